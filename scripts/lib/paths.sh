@@ -1,0 +1,18 @@
+# Where things live: the clone, the cache outside it, the tools. Sourced, never run.
+# Nothing a script makes lands inside the clone, apart from what cargo itself puts into target/.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+cache=${TWINPORT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/twinport}
+tools=$cache/bin
+mkdir -p "$cache" "$tools"
+export PATH=$tools:$PATH:/usr/sbin:/sbin
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Versions of the tools that `go install` builds; every script that names one reads it here.
+crane_module=github.com/google/go-containerregistry/cmd/crane@v0.22.1
+regctl_module=github.com/regclient/regclient/cmd/regctl@v0.11.7
+distribution_module=github.com/distribution/distribution/v3/cmd/registry@v3.1.2
+
+# The folder cargo builds into: the caller's, else the clone's own.
+target_dir() { printf '%s\n' "${CARGO_TARGET_DIR:-$root/target}"; }
