@@ -1,0 +1,153 @@
+//! The façade over the two databases: reads, snapshots, and write transactions as closures.
+//!
+//! **Architecture invariant:** a write closure waits on nothing but its own transaction, and can run twice.
+
+mod dialect;
+mod postgres;
+mod sqlite;
+mod tx;
+mod value;
+
+use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc};
+
+use tokio::sync::{Notify, watch};
+
+pub use self::postgres::PostgresOptions;
+pub(crate) use self::{
+    dialect::Dialect,
+    postgres::PostgresDb,
+    sqlite::SqliteDb,
+    tx::{Change, Origin, Tx, head_of},
+    value::{Row, Value},
+};
+use crate::{Clock, LogHead, Result};
+
+/// Where a site's metadata lives.
+#[derive(Clone, Debug)]
+pub enum Database {
+    /// One file, one process.
+    Sqlite { path: PathBuf },
+    /// One database per site, any number of nodes.
+    Postgres(PostgresOptions),
+}
+
+/// What a transaction closure returns.
+pub(crate) type TxFuture<'t, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 't>>;
+
+/// What follows a commit: who is told that the log moved.
+#[derive(Debug)]
+pub(crate) struct LogSignals {
+    /// The committed, numbered head.
+    pub(crate) head: watch::Sender<Option<LogHead>>,
+    /// Events are waiting to be numbered (PostgreSQL).
+    pub(crate) unnumbered: Notify,
+}
+
+/// A handle on the site's database; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) enum Db {
+    Sqlite(Arc<SqliteDb>),
+    Postgres(Arc<PostgresDb>),
+}
+
+impl Db {
+    /// Connects; what the database holds is not looked at yet.
+    pub(crate) async fn connect(database: &Database, clock: &Clock) -> Result<Self> {
+        let signals = LogSignals { head: watch::Sender::new(None), unnumbered: Notify::new() };
+        match database {
+            Database::Sqlite { path } => Ok(Self::Sqlite(Arc::new(SqliteDb::open(path, clock, signals)?))),
+            Database::Postgres(options) => {
+                Ok(Self::Postgres(Arc::new(PostgresDb::connect(options, clock, signals).await?)))
+            }
+        }
+    }
+
+    pub(crate) fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite(_) => Dialect::Sqlite,
+            Self::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    pub(crate) fn signals(&self) -> &LogSignals {
+        match self {
+            Self::Sqlite(db) => db.signals(),
+            Self::Postgres(db) => db.signals(),
+        }
+    }
+
+    /// A read of a few rows by key, in one statement. On SQLite it runs in place: it takes microseconds.
+    pub(crate) async fn query(&self, sql: &'static str, params: Vec<Value>) -> Result<Vec<Row>> {
+        match self {
+            Self::Sqlite(db) => db.query(sql, &params),
+            Self::Postgres(db) => db.query(sql, &params).await,
+        }
+    }
+
+    /// [`Self::query`] for at most one row.
+    pub(crate) async fn query_opt(&self, sql: &'static str, params: Vec<Value>) -> Result<Option<Row>> {
+        Ok(self.query(sql, params).await?.into_iter().next())
+    }
+
+    /// A read of many rows, in one statement, off the reactor.
+    pub(crate) async fn scan(&self, sql: &'static str, params: Vec<Value>) -> Result<Vec<Row>> {
+        match self {
+            Self::Sqlite(db) => {
+                let db = Arc::clone(db);
+                sqlite::blocking(move || db.query(sql, &params)).await
+            }
+            Self::Postgres(db) => db.query(sql, &params).await,
+        }
+    }
+
+    /// Several reads on one snapshot.
+    pub(crate) async fn snapshot<T, F>(&self, reads: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'t> FnMut(&'t mut Tx) -> TxFuture<'t, T> + Send + 'static,
+    {
+        match self {
+            Self::Sqlite(db) => {
+                let db = Arc::clone(db);
+                sqlite::blocking(move || db.snapshot(reads)).await
+            }
+            Self::Postgres(db) => db.snapshot(reads).await,
+        }
+    }
+
+    /// A durable write: when this returns `Ok`, the closure's transaction is committed and synced.
+    pub(crate) async fn write<T, F>(&self, closure: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'t> FnMut(&'t mut Tx) -> TxFuture<'t, T> + Send + 'static,
+    {
+        match self {
+            Self::Sqlite(db) => db.write(closure, false).await,
+            Self::Postgres(db) => db.write(closure).await,
+        }
+    }
+
+    /// [`Self::write`] for changes of the site's role: on SQLite it shares its batch with nobody.
+    pub(crate) async fn write_alone<T, F>(&self, closure: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'t> FnMut(&'t mut Tx) -> TxFuture<'t, T> + Send + 'static,
+    {
+        match self {
+            Self::Sqlite(db) => db.write(closure, true).await,
+            Self::Postgres(db) => db.write(closure).await,
+        }
+    }
+
+    /// A multi-statement script (migrations).
+    pub(crate) async fn script(&self, sql: &'static str) -> Result<()> {
+        self.write_alone(move |tx| Box::pin(tx.script(sql))).await
+    }
+
+    pub(crate) async fn close(&self) {
+        match self {
+            Self::Sqlite(db) => db.close().await,
+            Self::Postgres(db) => db.close(),
+        }
+    }
+}

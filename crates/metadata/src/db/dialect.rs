@@ -1,0 +1,87 @@
+//! One text per query: `$N` parameters and a handful of fragments in braces, rewritten once per database.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::RwLock;
+
+/// Which SQL a text is rewritten to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
+/// Rewritten texts, by the address of the static text they came from.
+#[derive(Debug)]
+pub(super) struct Texts {
+    dialect: Dialect,
+    known: RwLock<HashMap<(usize, usize), Arc<str>>>,
+}
+
+impl Texts {
+    pub(super) fn new(dialect: Dialect) -> Self {
+        Self { dialect, known: RwLock::default() }
+    }
+
+    pub(super) fn of(&self, sql: &'static str) -> Arc<str> {
+        let key = (sql.as_ptr() as usize, sql.len());
+        if let Some(text) = self.known.read().get(&key) {
+            return Arc::clone(text);
+        }
+        let text: Arc<str> = rewrite(sql, self.dialect).into();
+        self.known.write().insert(key, Arc::clone(&text));
+        text
+    }
+}
+
+/// `{for …}` vanishes on SQLite, where one writer excludes all others; `{any $N}` is a set of byte strings.
+fn rewrite(sql: &str, dialect: Dialect) -> String {
+    let mut out = String::with_capacity(sql.len() + 32);
+    let mut rest = sql;
+    while let Some(at) = rest.find(['$', '{']) {
+        out.push_str(&rest[..at]);
+        let tail = &rest[at..];
+        if let Some(number) = tail.strip_prefix('$') {
+            out.push(if dialect == Dialect::Sqlite { '?' } else { '$' });
+            rest = number;
+            continue;
+        }
+        let end = tail.find('}').unwrap_or(tail.len() - 1);
+        let fragment = &tail[1..end];
+        match (fragment.strip_prefix("any $"), dialect) {
+            (Some(number), Dialect::Sqlite) => {
+                out.push_str("IN (SELECT unhex(value) FROM json_each(?");
+                out.push_str(number);
+                out.push_str("))");
+            }
+            (Some(number), Dialect::Postgres) => {
+                out.push_str("= ANY($");
+                out.push_str(number);
+                out.push(')');
+            }
+            (None, Dialect::Sqlite) => {}
+            (None, Dialect::Postgres) => out.push_str(&fragment.to_uppercase()),
+        }
+        rest = &tail[end + 1..];
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_and_fragments_are_rewritten_for_each_database() {
+        let sql = "SELECT a FROM t WHERE a = $1 AND d {any $12} {for update skip locked}";
+        assert_eq!(
+            rewrite(sql, Dialect::Sqlite),
+            "SELECT a FROM t WHERE a = ?1 AND d IN (SELECT unhex(value) FROM json_each(?12)) "
+        );
+        assert_eq!(
+            rewrite(sql, Dialect::Postgres),
+            "SELECT a FROM t WHERE a = $1 AND d = ANY($12) FOR UPDATE SKIP LOCKED"
+        );
+    }
+}

@@ -1,0 +1,340 @@
+//! SQLite: one writer thread with group commit, and readers that never queue behind it.
+//!
+//! **Architecture invariant:** nobody is told of a write before the COMMIT that holds it has been synced; a
+//! closure that fails takes no neighbour along, and none escapes its batch.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
+    task::{Context, Poll, Waker},
+    thread::JoinHandle,
+};
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::oneshot;
+
+use super::{
+    LogSignals, TxFuture,
+    dialect::{Dialect, Texts},
+    tx::{Session, Tx, query_sqlite},
+    value::{Row, Value},
+};
+use crate::{Clock, Error, Result};
+
+/// Closures that share one COMMIT at most. Each is bounded in rows, so a batch is bounded in time.
+const MAX_BATCH: usize = 512;
+/// Read connections kept open; more are opened for a burst and closed after it.
+const IDLE_READERS: usize = 4;
+/// Prepared statements kept per connection.
+const STATEMENTS: usize = 128;
+
+/// A site's SQLite database.
+#[derive(Debug)]
+pub(crate) struct SqliteDb {
+    path: PathBuf,
+    clock: Clock,
+    texts: Arc<Texts>,
+    signals: Arc<LogSignals>,
+    readers: Mutex<Vec<Tx>>,
+    writer: Mutex<Option<Sender<Box<dyn Job>>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl SqliteDb {
+    /// Opens or creates the file and starts its writer thread.
+    pub(super) fn open(path: &Path, clock: &Clock, signals: LogSignals) -> Result<Self> {
+        let connection = Connection::open(path)
+            .map_err(|error| Error::Refused(format!("cannot open the database {}: {error}", path.display())))?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        // FULL: in WAL mode, NORMAL loses acknowledged commits with the power.
+        connection.execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000; \
+             PRAGMA temp_store = MEMORY;",
+        )?;
+        sync_directory(path)?;
+        let texts = Arc::new(Texts::new(Dialect::Sqlite));
+        let signals = Arc::new(signals);
+        let tx = Tx::new(Session::Sqlite(connection), Arc::clone(&texts), clock.clone());
+        let (sender, receiver) = channel();
+        let thread = std::thread::Builder::new()
+            .name("metadata-writer".to_owned())
+            .spawn({
+                let signals = Arc::clone(&signals);
+                move || Writer { tx, signals }.run(&receiver)
+            })
+            .map_err(|error| Error::Refused(format!("cannot start the database writer: {error}")))?;
+        Ok(Self {
+            path: path.to_owned(),
+            clock: clock.clone(),
+            texts,
+            signals,
+            readers: Mutex::default(),
+            writer: Mutex::new(Some(sender)),
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    pub(super) fn signals(&self) -> &LogSignals {
+        &self.signals
+    }
+
+    pub(super) fn query(&self, sql: &'static str, params: &[Value]) -> Result<Vec<Row>> {
+        let text = self.texts.of(sql);
+        self.with_reader(|tx| match &tx.session {
+            Session::Sqlite(connection) => query_sqlite(connection, &text, params),
+            Session::Postgres(_) => Err(Error::Bug("a PostgreSQL session among SQLite's readers".to_owned())),
+        })
+    }
+
+    pub(super) fn snapshot<T, F>(&self, mut reads: F) -> Result<T>
+    where
+        F: for<'t> FnMut(&'t mut Tx) -> TxFuture<'t, T>,
+    {
+        self.with_reader(|tx| {
+            at_once(tx.script("BEGIN"))?;
+            let answer = at_once(reads(tx));
+            at_once(tx.script("ROLLBACK"))?;
+            answer
+        })
+    }
+
+    fn with_reader<T>(&self, read: impl FnOnce(&mut Tx) -> Result<T>) -> Result<T> {
+        let idle = self.readers.lock().pop();
+        let mut tx = match idle {
+            Some(tx) => tx,
+            None => self.open_reader()?,
+        };
+        let answer = read(&mut tx)?;
+        let mut readers = self.readers.lock();
+        if readers.len() < IDLE_READERS {
+            readers.push(tx);
+        }
+        Ok(answer)
+    }
+
+    fn open_reader(&self) -> Result<Tx> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        connection.execute_batch("PRAGMA busy_timeout = 5000; PRAGMA query_only = 1;")?;
+        Ok(Tx::new(Session::Sqlite(connection), Arc::clone(&self.texts), self.clock.clone()))
+    }
+
+    /// Runs the closure on the writer thread; answers after the COMMIT.
+    pub(super) async fn write<T, F>(&self, closure: F, alone: bool) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'t> FnMut(&'t mut Tx) -> TxFuture<'t, T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(TypedJob { closure, result: None, reply, alone });
+        let sender = self.writer.lock().clone().ok_or_else(closed)?;
+        sender.send(job).map_err(|_| closed())?;
+        drop(sender);
+        answer.await.map_err(|_| closed())?
+    }
+
+    /// Ends the writer after the writes it already has, then closes the readers.
+    pub(super) async fn close(&self) {
+        drop(self.writer.lock().take());
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+        self.readers.lock().clear();
+    }
+}
+
+fn closed() -> Error {
+    Error::Unavailable("the database is closed".to_owned())
+}
+
+/// A file that was just created is durable only once its directory is.
+fn sync_directory(path: &Path) -> Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| Error::Refused(format!("cannot sync the directory {}: {error}", directory.display())))
+}
+
+/// Runs blocking work off the reactor.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Bug(error.to_string()))?
+}
+
+/// Runs a future that has nothing to wait for.
+fn at_once<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut future = std::pin::pin!(future);
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => Err(Error::Bug("a transaction closure waited on something else".to_owned())),
+    }
+}
+
+/// A closure in the writer's queue. It may run more than once before it is answered.
+trait Job: Send {
+    fn run(&mut self, tx: &mut Tx) -> Result<()>;
+    fn alone(&self) -> bool;
+    /// Hands out the closure's own result, or `commit`'s error where the transaction was lost.
+    fn answer(self: Box<Self>, commit: Result<()>);
+}
+
+struct TypedJob<T, F> {
+    closure: F,
+    result: Option<Result<T>>,
+    reply: oneshot::Sender<Result<T>>,
+    alone: bool,
+}
+
+impl<T, F> Job for TypedJob<T, F>
+where
+    T: Send,
+    F: for<'t> FnMut(&'t mut Tx) -> TxFuture<'t, T> + Send,
+{
+    fn run(&mut self, tx: &mut Tx) -> Result<()> {
+        let result = catch_unwind(AssertUnwindSafe(|| at_once((self.closure)(tx))))
+            .unwrap_or_else(|_| Err(Error::Bug("a transaction closure panicked".to_owned())));
+        let outcome = result.as_ref().map(|_| ()).map_err(Clone::clone);
+        self.result = Some(result);
+        outcome
+    }
+
+    fn alone(&self) -> bool {
+        self.alone
+    }
+
+    fn answer(self: Box<Self>, commit: Result<()>) {
+        let own = self.result.unwrap_or_else(|| Err(Error::Bug("a closure was answered before it ran".to_owned())));
+        let answer = match (own, commit) {
+            (Ok(_), Err(lost)) => Err(lost),
+            (own, _) => own,
+        };
+        // The caller may have gone away; the write stands all the same.
+        let _ = self.reply.send(answer);
+    }
+}
+
+/// The one thread that writes.
+struct Writer {
+    tx: Tx,
+    signals: Arc<LogSignals>,
+}
+
+impl Writer {
+    fn run(mut self, queue: &Receiver<Box<dyn Job>>) {
+        let mut waiting = VecDeque::new();
+        loop {
+            if waiting.is_empty() {
+                let Ok(job) = queue.recv() else { break };
+                waiting.push_back(job);
+            }
+            while waiting.len() < MAX_BATCH
+                && let Ok(job) = queue.try_recv()
+            {
+                waiting.push_back(job);
+            }
+            let batch = next_batch(&mut waiting);
+            self.commit(batch);
+        }
+        // Leaves one file behind where it can; a failure costs only time at the next start.
+        let _ = at_once(self.tx.script("PRAGMA wal_checkpoint(TRUNCATE)"));
+    }
+
+    /// One transaction for all; if it is lost, one for each, so that only the culprit fails.
+    fn commit(&mut self, mut batch: Vec<Box<dyn Job>>) {
+        let single = batch.len() == 1;
+        match self.attempt(&mut batch) {
+            Ok(()) => {
+                // Readers of the log first: they are other sites, and what they read is committed already.
+                if let Some(head) = self.tx.moved_head.take() {
+                    self.signals.head.send_replace(Some(head));
+                }
+                batch.into_iter().for_each(|job| job.answer(Ok(())));
+            }
+            Err(lost) if single => batch.into_iter().for_each(|job| job.answer(Err(lost.clone()))),
+            Err(lost) => {
+                tracing::warn!(error = %lost, closures = batch.len(), "group commit lost, running each closure alone");
+                batch.into_iter().for_each(|job| self.commit(vec![job]));
+            }
+        }
+    }
+
+    /// Runs the batch in one transaction. `Err` means that nothing of it is stored.
+    fn attempt(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {
+        self.tx.moved_head = None;
+        at_once(self.tx.script("BEGIN IMMEDIATE"))?;
+        for job in batch.iter_mut() {
+            if let Err(lost) = self.run_in_savepoint(job.as_mut()) {
+                self.roll_back();
+                return Err(lost);
+            }
+        }
+        let committed = self.connection().and_then(|connection| {
+            connection.execute_batch("COMMIT").inspect_err(exit_if_not_synced).map_err(Error::from)
+        });
+        if committed.is_err() {
+            self.roll_back();
+        }
+        committed
+    }
+
+    /// `Ok` when the closure succeeded, or failed and left no trace; `Err` when the whole transaction is lost.
+    fn run_in_savepoint(&mut self, job: &mut dyn Job) -> Result<()> {
+        let head = self.tx.moved_head;
+        at_once(self.tx.script("SAVEPOINT closure"))?;
+        let outcome = job.run(&mut self.tx);
+        // SQLITE_FULL and its like roll back everything, savepoints included: what followed would run outside.
+        if self.connection()?.is_autocommit() {
+            return Err(outcome.err().unwrap_or_else(|| Error::Bug("a closure ended the transaction".to_owned())));
+        }
+        match outcome {
+            Ok(()) => at_once(self.tx.script("RELEASE closure")),
+            Err(_) => {
+                self.tx.moved_head = head;
+                at_once(self.tx.script("ROLLBACK TO closure"))?;
+                at_once(self.tx.script("RELEASE closure"))
+            }
+        }
+    }
+
+    fn roll_back(&mut self) {
+        self.tx.moved_head = None;
+        if self.connection().is_ok_and(|connection| !connection.is_autocommit())
+            && let Err(error) = at_once(self.tx.script("ROLLBACK"))
+        {
+            tracing::error!(%error, "rollback failed");
+        }
+    }
+
+    fn connection(&self) -> Result<&Connection> {
+        match &self.tx.session {
+            Session::Sqlite(connection) => Ok(connection),
+            Session::Postgres(_) => Err(Error::Bug("the SQLite writer holds a PostgreSQL session".to_owned())),
+        }
+    }
+}
+
+/// The closures of the next transaction: one that must be alone is.
+fn next_batch(waiting: &mut VecDeque<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
+    let shared = waiting.iter().take_while(|job| !job.alone()).count();
+    waiting.drain(..shared.max(1)).collect()
+}
+
+/// After a failed fsync the kernel may have dropped the dirty pages: only a restart reads the truth.
+fn exit_if_not_synced(error: &rusqlite::Error) {
+    const FSYNC: i32 = rusqlite::ffi::SQLITE_IOERR_FSYNC;
+    const DIRECTORY: i32 = rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC;
+    if let Some(code) = error.sqlite_error()
+        && [FSYNC, DIRECTORY].contains(&code.extended_code)
+    {
+        tracing::error!(%error, "the database could not be synced, exiting: check the disk, then start again");
+        std::process::exit(74);
+    }
+}

@@ -1,0 +1,295 @@
+//! A transaction: statements, the right to originate events, and appending them.
+
+use futures_util::future::try_join_all;
+use rusqlite::Connection;
+
+use super::{
+    dialect::{Dialect, Texts},
+    postgres::PostgresSession,
+    value::{Row, Value, from_sqlite},
+};
+use crate::{
+    Clock, Epoch, Error, Event, EventKind, Incarnation, LogHead, LogPosition, Result, event::chain,
+};
+use std::sync::Arc;
+
+/// PostgreSQL's advisory lock that role changes take exclusively and originating transactions share.
+const ROLE_LOCK: i64 = 0x7477_696e_0001;
+/// The class of the advisory locks on names that have no row to lock yet.
+const NAME_LOCK_CLASS: i64 = 1;
+
+/// One open transaction, or on SQLite one savepoint of the writer's batch.
+#[derive(Debug)]
+pub(crate) struct Tx {
+    pub(super) session: Session,
+    pub(super) texts: Arc<Texts>,
+    clock: Clock,
+    /// This transaction appended events that are not numbered before it commits (PostgreSQL).
+    pub(super) appended: bool,
+    /// This transaction moved the head of the log.
+    pub(super) moved_head: Option<LogHead>,
+}
+
+#[derive(Debug)]
+pub(super) enum Session {
+    Sqlite(Connection),
+    Postgres(PostgresSession),
+}
+
+/// The proof that this site may write in this epoch, and what its events carry.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    site: String,
+    at_us: i64,
+}
+
+impl Origin {
+    /// An event of `kind` by this site, at this transaction's time.
+    pub(crate) fn event(&self, kind: EventKind) -> Event {
+        Event::new(kind, self.site.clone(), self.at_us)
+    }
+}
+
+/// The event that a row's change belongs to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    /// The local id of the event.
+    pub(crate) event_id: i64,
+    /// Known at once on SQLite and for ingested events; on PostgreSQL the stamper sets it.
+    pub(crate) position: Option<LogPosition>,
+}
+
+impl Change {
+    /// The values of `change`, `position_epoch`, `position_seq`.
+    pub(crate) fn columns(&self) -> [Value; 3] {
+        [
+            self.event_id.into(),
+            self.position.map(|position| position.epoch.number).into(),
+            self.position.map(|position| position.seq).into(),
+        ]
+    }
+}
+
+impl Tx {
+    pub(super) fn new(session: Session, texts: Arc<Texts>, clock: Clock) -> Self {
+        Self { session, texts, clock, appended: false, moved_head: None }
+    }
+
+    pub(crate) fn dialect(&self) -> Dialect {
+        match self.session {
+            Session::Sqlite(_) => Dialect::Sqlite,
+            Session::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    /// Microseconds since the epoch, by the injected clock.
+    pub(crate) fn now_us(&self) -> i64 {
+        self.clock.now_us()
+    }
+
+    /// Runs a statement; how many rows it changed.
+    pub(crate) async fn execute(&mut self, sql: &'static str, params: Vec<Value>) -> Result<u64> {
+        let text = self.texts.of(sql);
+        match &self.session {
+            Session::Sqlite(connection) => {
+                let changed =
+                    connection.prepare_cached(&text)?.execute(rusqlite::params_from_iter(params.iter()))?;
+                Ok(changed as u64)
+            }
+            Session::Postgres(session) => session.execute(&text, &params).await,
+        }
+    }
+
+    /// Runs one statement for each set of parameters; on PostgreSQL without waiting in between.
+    pub(crate) async fn execute_many(&mut self, sql: &'static str, sets: Vec<Vec<Value>>) -> Result<()> {
+        let text = self.texts.of(sql);
+        match &self.session {
+            Session::Sqlite(connection) => {
+                let mut statement = connection.prepare_cached(&text)?;
+                for params in &sets {
+                    statement.execute(rusqlite::params_from_iter(params.iter()))?;
+                }
+            }
+            Session::Postgres(session) => {
+                try_join_all(sets.iter().map(|params| session.execute(&text, params))).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads rows.
+    pub(crate) async fn query(&mut self, sql: &'static str, params: Vec<Value>) -> Result<Vec<Row>> {
+        let text = self.texts.of(sql);
+        match &self.session {
+            Session::Sqlite(connection) => query_sqlite(connection, &text, &params),
+            Session::Postgres(session) => session.query(&text, &params).await,
+        }
+    }
+
+    /// Reads at most one row.
+    pub(crate) async fn query_opt(&mut self, sql: &'static str, params: Vec<Value>) -> Result<Option<Row>> {
+        Ok(self.query(sql, params).await?.into_iter().next())
+    }
+
+    /// Runs a script of several statements without parameters.
+    pub(crate) async fn script(&mut self, sql: &'static str) -> Result<()> {
+        match &self.session {
+            Session::Sqlite(connection) => Ok(connection.execute_batch(sql)?),
+            Session::Postgres(session) => session.script(sql).await,
+        }
+    }
+
+    /// The right to originate an event: the site is primary, not halted, and knows no higher epoch than its own.
+    /// First in every transaction that changes logged state; a role change waits for this transaction to end.
+    ///
+    /// # Errors
+    /// [`Error::NotPrimary`] names the primary; [`Error::Halted`] says why writes stopped.
+    pub(crate) async fn guard_origin(&mut self) -> Result<Origin> {
+        const SITE: &str = "SELECT s.role, s.name, s.halted, s.primary_name, s.primary_url, s.highest_epoch, \
+             s.highest_epoch_owner, h.epoch, h.owner FROM site s, log_head h WHERE s.id = 1 AND h.id = 1";
+        if self.dialect() == Dialect::Postgres {
+            self.query("SELECT pg_advisory_xact_lock_shared($1)", vec![ROLE_LOCK.into()]).await?;
+        }
+        let row = self
+            .query_opt(SITE, vec![])
+            .await?
+            .ok_or_else(|| Error::Corrupt("the site has no identity row".to_owned()))?;
+        if row.text(0)? != "primary" {
+            return Err(Error::NotPrimary { primary_name: row.opt_text(3)?, primary_url: row.opt_text(4)? });
+        }
+        if let Some(reason) = row.opt_text(2)? {
+            return Err(Error::Halted(reason));
+        }
+        let highest = Epoch { number: row.int(5)?, owner: Incarnation(row.uuid(6)?) };
+        let own = Epoch { number: row.int(7)?, owner: Incarnation(row.uuid(8)?) };
+        if highest != own {
+            return Err(Error::Halted(format!(
+                "epoch {} of {} has been seen, and this site's is {} of {}",
+                highest.number, highest.owner, own.number, own.owner
+            )));
+        }
+        Ok(Origin { site: row.opt_text(1)?.unwrap_or_default(), at_us: self.now_us() })
+    }
+
+    /// Excludes every transaction that originates events, until this one ends. SQLite: the writer is alone already.
+    pub(crate) async fn lock_role(&mut self) -> Result<()> {
+        if self.dialect() == Dialect::Postgres {
+            self.query("SELECT pg_advisory_xact_lock($1)", vec![ROLE_LOCK.into()]).await?;
+        }
+        Ok(())
+    }
+
+    /// Excludes other transactions that lock the same name, until this one ends: for rows that may not exist yet.
+    pub(crate) async fn lock_name(&mut self, name: &str) -> Result<()> {
+        if self.dialect() == Dialect::Postgres {
+            self.query(
+                "SELECT pg_advisory_xact_lock(CAST($1 AS INT), hashtext($2))",
+                vec![NAME_LOCK_CLASS.into(), name.into()],
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Appends an event to the log. Every row lock of the change is held already: the id is taken here,
+    /// and the order of ids has to agree with the order of conflicting changes.
+    pub(crate) async fn append(&mut self, event: &Event) -> Result<Change> {
+        let body = event.encode()?;
+        let repository = Value::from(event.repository);
+        match self.dialect() {
+            Dialect::Postgres => {
+                let row = self
+                    .query_opt(
+                        "INSERT INTO events (repository, body) VALUES ($1, $2) RETURNING event_id",
+                        vec![repository, body.into()],
+                    )
+                    .await?
+                    .ok_or_else(|| Error::Bug("an insert returned no id".to_owned()))?;
+                self.appended = true;
+                Ok(Change { event_id: row.int(0)?, position: None })
+            }
+            Dialect::Sqlite => {
+                let head = self.log_head().await?;
+                let position = LogPosition { epoch: head.position.epoch, seq: head.position.seq + 1 };
+                let hash = chain(&head.hash, &position, &body);
+                let change = self.store_event(repository, &body, position, hash).await?;
+                self.set_head(&LogHead { position, hash }).await?;
+                Ok(change)
+            }
+        }
+    }
+
+    /// Stores an event at a position it already has.
+    pub(crate) async fn store_event(
+        &mut self,
+        repository: Value,
+        body: &bytes::Bytes,
+        position: LogPosition,
+        hash: [u8; 32],
+    ) -> Result<Change> {
+        let row = self
+            .query_opt(
+                "INSERT INTO events (epoch, owner, seq, hash, repository, body) VALUES ($1, $2, $3, $4, $5, $6) \
+                 RETURNING event_id",
+                vec![
+                    position.epoch.number.into(),
+                    position.epoch.owner.into(),
+                    position.seq.into(),
+                    hash.into(),
+                    repository,
+                    body.into(),
+                ],
+            )
+            .await?
+            .ok_or_else(|| Error::Bug("an insert returned no id".to_owned()))?;
+        Ok(Change { event_id: row.int(0)?, position: Some(position) })
+    }
+
+    /// The head of the log, as this transaction sees it; on a secondary, the cursor.
+    pub(crate) async fn log_head(&mut self) -> Result<LogHead> {
+        let row = self
+            .query_opt("SELECT epoch, owner, seq, hash FROM log_head WHERE id = 1", vec![])
+            .await?
+            .ok_or_else(|| Error::Corrupt("the log has no head row".to_owned()))?;
+        head_of(&row)
+    }
+
+    /// Moves the head of the log; readers are told after the commit.
+    pub(crate) async fn set_head(&mut self, head: &LogHead) -> Result<()> {
+        self.execute(
+            "UPDATE log_head SET epoch = $1, owner = $2, seq = $3, hash = $4 WHERE id = 1",
+            vec![
+                head.position.epoch.number.into(),
+                head.position.epoch.owner.into(),
+                head.position.seq.into(),
+                head.hash.into(),
+            ],
+        )
+        .await?;
+        self.moved_head = Some(*head);
+        Ok(())
+    }
+}
+
+/// A head from the columns `epoch, owner, seq, hash`.
+pub(crate) fn head_of(row: &Row) -> Result<LogHead> {
+    Ok(LogHead {
+        position: LogPosition {
+            epoch: Epoch { number: row.int(0)?, owner: Incarnation(row.uuid(1)?) },
+            seq: row.int(2)?,
+        },
+        hash: row.hash(3)?,
+    })
+}
+
+pub(super) fn query_sqlite(connection: &Connection, text: &str, params: &[Value]) -> Result<Vec<Row>> {
+    let mut statement = connection.prepare_cached(text)?;
+    let columns = statement.column_count();
+    let mut rows = statement.query(rusqlite::params_from_iter(params.iter()))?;
+    let mut answer = Vec::new();
+    while let Some(row) = rows.next()? {
+        let values = (0..columns).map(|index| from_sqlite(row.get_ref(index)?)).collect::<Result<Vec<_>>>()?;
+        answer.push(Row(values));
+    }
+    Ok(answer)
+}

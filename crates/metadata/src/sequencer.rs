@@ -1,0 +1,205 @@
+//! Numbers the committed events of PostgreSQL: densely, in an order that agrees with row locks and real time.
+//!
+//! A push only takes an id; commits become visible in another order than ids are taken. A pass holds the head
+//! row, reads every committed event without a number in id order, and continues the chain. An event that is
+//! visible has all events that it waited for visible too, with lower ids, so the order holds.
+//!
+//! **Architecture invariant:** whoever numbers holds the head row; the lease only says who polls.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::{
+    Error, LogHead, LogPosition, Result,
+    db::{PostgresDb, head_of},
+    event::chain,
+};
+
+/// How long a pass may take events that nobody announced: commits of other nodes.
+const POLL: Duration = Duration::from_millis(15);
+/// How long a sequencer that stopped keeps others from polling, microseconds.
+const LEASE_US: i64 = 3_000_000;
+/// Events numbered in one transaction.
+const PASS_LIMIT: i64 = 2_000;
+/// How long rows may stay without their position after their event has one.
+const STAMP_EVERY: Duration = Duration::from_millis(100);
+
+const NOW_US: &str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)";
+
+/// The background numbering of one node.
+#[derive(Debug)]
+pub(crate) struct Sequencer {
+    db: Arc<PostgresDb>,
+    node: Uuid,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Sequencer {
+    pub(crate) fn start(db: Arc<PostgresDb>) -> Self {
+        let node = Uuid::new_v4();
+        let numbering = tokio::spawn(number_for_ever(Arc::clone(&db), node));
+        let stamping = tokio::spawn(stamp_for_ever(Arc::clone(&db)));
+        Self { db, node, tasks: vec![numbering, stamping] }
+    }
+
+    /// A whole pass, begun after this call; whoever holds the lease.
+    pub(crate) async fn pass(&self) -> Result<LogHead> {
+        loop {
+            let (head, numbered) = number(&self.db, self.node).await?;
+            if numbered < PASS_LIMIT {
+                return Ok(head);
+            }
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Drop for Sequencer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn number_for_ever(db: Arc<PostgresDb>, node: Uuid) {
+    loop {
+        // A commit of this node wakes it at once; those of others are seen by the poll.
+        let announced = tokio::time::timeout(POLL, db.signals().unnumbered.notified()).await.is_ok();
+        match tick(&db, node, announced).await {
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(%error, "events could not be numbered, trying again");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }
+    }
+}
+
+async fn tick(db: &PostgresDb, node: Uuid, announced: bool) -> Result<()> {
+    let (head, waiting, mine) = look(db, node).await?;
+    if waiting && (mine || announced) {
+        number(db, node).await?;
+        return Ok(());
+    }
+    publish(db, head);
+    Ok(())
+}
+
+/// The head, whether events wait for numbers, and whether this node is the one to number them.
+async fn look(db: &PostgresDb, node: Uuid) -> Result<(LogHead, bool, bool)> {
+    let text = format!(
+        "SELECT epoch, owner, seq, hash, EXISTS (SELECT 1 FROM events WHERE seq IS NULL), \
+         lease_holder IS NULL OR lease_holder = $1 OR lease_until_us < {NOW_US} FROM log_head WHERE id = 1"
+    );
+    let rows = db.session().await?.query(&text, &[node.into()]).await?;
+    let row = rows.first().ok_or_else(|| Error::Corrupt("the log has no head row".to_owned()))?;
+    Ok((head_of(row)?, row.int(4)? != 0, row.int(5)? != 0))
+}
+
+/// One pass: the head it leaves, and how many events it numbered.
+async fn number(db: &PostgresDb, node: Uuid) -> Result<(LogHead, i64)> {
+    let mut session = db.session().await?;
+    session.begin("BEGIN").await?;
+    let rows =
+        session.query("SELECT epoch, owner, seq, hash FROM log_head WHERE id = 1 FOR UPDATE", &[]).await?;
+    let row = rows.first().ok_or_else(|| Error::Corrupt("the log has no head row".to_owned()))?;
+    let mut head = head_of(row)?;
+    // A statement of its own after the lock is held: its snapshot sees all that was committed before this pass.
+    let waiting = session
+        .query(
+            "SELECT event_id, body FROM events WHERE seq IS NULL ORDER BY event_id LIMIT $1",
+            &[PASS_LIMIT.into()],
+        )
+        .await?;
+    if waiting.is_empty() {
+        session.end("ROLLBACK").await?;
+        publish(db, head);
+        return Ok((head, 0));
+    }
+    let mut ids = Vec::with_capacity(waiting.len());
+    let mut seqs = Vec::with_capacity(waiting.len());
+    let mut hashes = Vec::with_capacity(waiting.len());
+    for row in &waiting {
+        let position = LogPosition { epoch: head.position.epoch, seq: head.position.seq + 1 };
+        let hash = chain(&head.hash, &position, &row.blob(1)?);
+        head = LogHead { position, hash };
+        ids.push(row.int(0)?);
+        seqs.push(position.seq);
+        hashes.push(hash.to_vec());
+    }
+    let owner = head.position.epoch.owner.0.as_bytes().to_vec();
+    let changed = session
+        .execute_native(
+            "UPDATE events SET epoch = $1, owner = $2, seq = v.seq, hash = v.hash \
+             FROM unnest($3::bigint[], $4::bigint[], $5::bytea[]) AS v(event_id, seq, hash) \
+             WHERE events.event_id = v.event_id AND events.seq IS NULL",
+            &[&head.position.epoch.number, &owner, &ids, &seqs, &hashes],
+        )
+        .await?;
+    if changed != ids.len() as u64 {
+        return Err(Error::Bug(format!("{changed} of {} events were numbered", ids.len())));
+    }
+    let lease = format!("UPDATE log_head SET seq = $1, hash = $2, lease_holder = $3, lease_until_us = {NOW_US} + $4 WHERE id = 1");
+    session
+        .execute(&lease, &[head.position.seq.into(), head.hash.into(), node.into(), LEASE_US.into()])
+        .await?;
+    session.end("COMMIT").await?;
+    publish(db, head);
+    Ok((head, i64::try_from(ids.len()).unwrap_or(PASS_LIMIT)))
+}
+
+/// Tells the node's readers, who may have been told of a later head by another task already.
+fn publish(db: &PostgresDb, head: LogHead) {
+    db.signals().head.send_if_modified(|known| {
+        let moved = known.is_none_or(|known| known.position.seq < head.position.seq);
+        if moved {
+            *known = Some(head);
+        }
+        moved
+    });
+}
+
+/// Gives rows the position of the event that last changed them, behind the log, never inside a push.
+async fn stamp_for_ever(db: Arc<PostgresDb>) {
+    let mut moved = db.signals().head.subscribe();
+    loop {
+        tokio::time::sleep(STAMP_EVERY).await;
+        match stamp(&db).await {
+            // Nothing left to stamp: wait for the log to move. Rows that were locked are met at the next pass.
+            Ok(0) => {
+                if moved.changed().await.is_err() {
+                    return;
+                }
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, "row positions could not be stamped, trying again");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn stamp(db: &PostgresDb) -> Result<u64> {
+    const TABLES: [&str; 6] = ["repositories", "blob_links", "manifests", "tags", "tombstones", "sites"];
+    let mut session = db.session().await?;
+    session.begin("BEGIN").await?;
+    // A stamp that is lost with the server is made again: it is derived from the log.
+    session.execute("SET LOCAL synchronous_commit = off", &[]).await?;
+    let mut stamped = 0;
+    for table in TABLES {
+        let text = format!(
+            "UPDATE {table} SET position_epoch = e.epoch, position_seq = e.seq FROM events e, \
+             (SELECT ctid AS row, change FROM {table} WHERE position_seq IS NULL AND change IS NOT NULL \
+              ORDER BY change LIMIT 2000 FOR UPDATE SKIP LOCKED) waiting \
+             WHERE {table}.ctid = waiting.row AND e.event_id = waiting.change AND e.seq IS NOT NULL"
+        );
+        stamped += session.execute(&text, &[]).await?;
+    }
+    session.end("COMMIT").await?;
+    Ok(stamped)
+}

@@ -1,0 +1,2 @@
+//! The binary: parse the command line, install the crypto provider, dispatch.
+fn main() {}
