@@ -1,0 +1,130 @@
+//! Opening a store: the directories it needs, and whether the file system can do what publishing needs.
+//! Guards: every directory a publish relies on is on the disk before the first one begins.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, Mode, OFlags, linkat, openat, unlinkat};
+use rustix::io::Errno;
+use tokio::sync::Semaphore;
+
+use super::{LocalBlobs, blocking};
+use crate::layout::{ALGORITHMS, BLOBS, SPOOL, prefixes};
+use crate::{Error, Result, SyncPolicy};
+
+const PROBE: &str = "probe";
+const PROBE_LINK: &str = "sha256/probe";
+/// A second name of a spool on its way over a blob that is already there; one found at open is a crash's.
+pub(super) const REPLACING: &str = ".replacing";
+
+impl LocalBlobs {
+    /// Opens the store below `root`, making what is missing.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::NoSpace`] where directories cannot be made, [`Error::HardLinks`] where link(2) does not work.
+    pub async fn open(root: PathBuf) -> Result<Arc<Self>> {
+        blocking("opening the blob store", move || Self::open_blocking(root, SyncPolicy::of_this_build()))
+            .await
+    }
+
+    fn open_blocking(root: PathBuf, sync: SyncPolicy) -> Result<Arc<Self>> {
+        if !sync.is_durable() {
+            tracing::warn!(root = %root.display(), "this build does not sync: a power cut loses acknowledged blobs");
+        }
+        let (blobs, spool) = (root.join(BLOBS), root.join(SPOOL));
+        for directory in ALGORITHMS.map(|algorithm| blobs.join(algorithm.as_str())) {
+            make_chain(&directory, sync)?;
+            make_prefixes(&directory)?;
+            sync_directory(&directory, sync)?;
+        }
+        make_chain(&spool, sync)?;
+        let cores = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
+        let store = Self {
+            blobs: open_directory(&blobs)?.into(),
+            spool: open_directory(&spool)?.into(),
+            root,
+            sync,
+            busy: Mutex::new(HashSet::new()),
+            placing: std::array::from_fn(|_| Mutex::new(())),
+            appending: AtomicUsize::new(0),
+            batches: Arc::new(Semaphore::new(cores)),
+        };
+        store.drop_replacing()?;
+        store.probe_links()?;
+        Ok(Arc::new(store))
+    }
+
+    fn drop_replacing(&self) -> Result<()> {
+        let spool = self.root.join(SPOOL);
+        for entry in fs::read_dir(&spool).map_err(|e| Error::io("listing", &spool, e))? {
+            let entry = entry.map_err(|e| Error::io("listing", &spool, e))?;
+            if entry.file_name().as_encoded_bytes().ends_with(REPLACING.as_bytes()) {
+                fs::remove_file(entry.path()).map_err(|e| Error::io("removing", entry.path(), e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Links a file from the spool into the blobs and takes both names away again.
+    fn probe_links(&self) -> Result<()> {
+        let failed = |source: Errno| match source {
+            Errno::NOSPC | Errno::DQUOT | Errno::ROFS | Errno::ACCESS => {
+                Error::io("writing to", &self.root, source)
+            }
+            _ => Error::HardLinks { path: self.root.clone(), source: source.into() },
+        };
+        let clear = || {
+            for (directory, name) in [(&self.blobs, PROBE_LINK), (&self.spool, PROBE)] {
+                match unlinkat(directory, name, AtFlags::empty()) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(e) => return Err(failed(e)),
+                }
+            }
+            Ok(())
+        };
+        clear()?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        drop(openat(&self.spool, PROBE, flags, Mode::from_raw_mode(0o600)).map_err(failed)?);
+        linkat(&self.spool, PROBE, &self.blobs, PROBE_LINK, AtFlags::empty()).map_err(failed)?;
+        clear()
+    }
+}
+
+fn open_directory(path: &Path) -> Result<File> {
+    File::open(path).map_err(|e| Error::io("opening", path, e))
+}
+
+fn sync_directory(path: &Path, sync: SyncPolicy) -> Result<()> {
+    sync.directory(open_directory(path)?).map_err(|e| Error::io("syncing", path, e))
+}
+
+/// Makes a directory and its ancestors and syncs every one of them, also those that were there: a crash between
+/// making and syncing leaves entries that look whole.
+fn make_chain(path: &Path, sync: SyncPolicy) -> Result<()> {
+    fs::create_dir_all(path).map_err(|e| Error::io("making", path, e))?;
+    for ancestor in path.ancestors().skip(1) {
+        let ancestor = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
+        match sync_directory(ancestor, sync) {
+            // Above the data directory there may be parents that this user must not read; they are not ours to make.
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => break,
+            synced => synced?,
+        }
+    }
+    Ok(())
+}
+
+fn make_prefixes(directory: &Path) -> Result<()> {
+    for path in prefixes().map(|prefix| directory.join(prefix)) {
+        match fs::create_dir(&path) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(Error::io("making", path, e)),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! Putting bytes in place under their digest, and taking away what nobody owns.
+//! Guards: bytes are synced before they get their name, the name and its parents before success is reported; a
+//! published file is replaced as a whole or not at all.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::fs::{AtFlags, Mode, linkat, mkdirat, renameat, statat, unlinkat};
+use rustix::io::Errno;
+use twinport_oci::Digest;
+use uuid::Uuid;
+
+use super::open::REPLACING;
+use super::{LocalBlobs, blocking};
+use crate::layout::BlobPath;
+use crate::{Error, Result, SpoolName};
+
+/// How often a directory may vanish (an unpublish of the same digest) between making it and linking into it.
+const ATTEMPTS: usize = 8;
+
+impl LocalBlobs {
+    /// See [`crate::Blobs::publish`].
+    pub(crate) async fn publish(
+        self: &Arc<Self>,
+        spool: &SpoolName,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<()> {
+        let claim = self.claim(spool)?;
+        let (spool, digest) = (*spool, *digest);
+        blocking("publishing a blob", move || {
+            let stat = match statat(&claim.store.spool, spool.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                Err(Errno::NOENT) => return Err(Error::SpoolMissing(spool)),
+                Err(e) => return Err(claim.store.spool_error("looking at", &spool, e)),
+            };
+            let actual = u64::try_from(stat.st_size).unwrap_or(0);
+            if actual != size {
+                return Err(Error::SizeMismatch { spool, expected: size, actual });
+            }
+            claim.store.place(&spool, stat.st_ino, &digest)
+        })
+        .await
+    }
+
+    /// See [`crate::Blobs::put`].
+    pub(crate) async fn put(self: &Arc<Self>, digest: &Digest, bytes: Bytes) -> Result<SpoolName> {
+        let (store, digest) = (self.clone(), *digest);
+        blocking("storing a small blob", move || {
+            let actual = Digest::of(digest.algorithm(), &bytes);
+            if actual != digest {
+                return Err(Error::DigestMismatch { expected: digest, actual });
+            }
+            let spool = SpoolName::Put(digest, Uuid::new_v4());
+            let placed = store
+                .write_spool(&spool, &bytes)
+                .map_err(|e| store.spool_error("writing", &spool, e))
+                .and_then(|ino| store.place(&spool, ino, &digest));
+            if let Err(e) = placed {
+                store.discard_blocking(&spool)?;
+                return Err(e);
+            }
+            Ok(spool)
+        })
+        .await
+    }
+
+    fn write_spool(&self, spool: &SpoolName, bytes: &[u8]) -> io::Result<u64> {
+        let mut file = OpenOptions::new().write(true).create_new(true).open(self.spool_path(spool))?;
+        file.write_all(bytes)?;
+        self.sync.file(&file)?;
+        Ok(file.metadata()?.ino())
+    }
+
+    /// Gives a synced spool its name under the digest, and syncs that name.
+    fn place(&self, spool: &SpoolName, ino: u64, digest: &Digest) -> Result<()> {
+        let path = BlobPath::of(digest);
+        let fresh = {
+            let _alone = self.placing(digest);
+            self.link(spool, ino, &path).map_err(|e| self.blob_error("publishing", &path, e))?
+        };
+        let synced = self
+            .sync
+            .directory_at(&self.blobs, path.directory())
+            .and_then(|()| self.sync.directory_at(&self.blobs, path.prefix()));
+        synced.map_err(|e| {
+            if fresh {
+                self.take_back(ino, digest, &path);
+            }
+            self.blob_error("syncing the directories of", &path, e)
+        })
+    }
+
+    /// True where no file had the name before. One that had it is replaced, never trusted: it may be the bad copy
+    /// that this publish repairs (hazard S6), and readers keep the inode they opened.
+    fn link(&self, spool: &SpoolName, ino: u64, path: &BlobPath) -> rustix::io::Result<bool> {
+        let name = spool.file_name();
+        for _ in 0..ATTEMPTS {
+            let made = match mkdirat(&self.blobs, path.directory(), Mode::from_raw_mode(0o777)) {
+                Ok(()) => true,
+                Err(Errno::EXIST) => false,
+                Err(e) => return Err(e),
+            };
+            match linkat(&self.spool, &name, &self.blobs, path.data(), AtFlags::empty()) {
+                Ok(()) => return Ok(true),
+                Err(Errno::EXIST) => return self.replace(&name, ino, path).map(|()| false),
+                Err(Errno::NOENT) if !made => {}
+                Err(e) => {
+                    let _empty_or_in_use = unlinkat(&self.blobs, path.directory(), AtFlags::REMOVEDIR);
+                    return Err(e);
+                }
+            }
+        }
+        Err(Errno::NOENT)
+    }
+
+    fn replace(&self, spool: &str, ino: u64, path: &BlobPath) -> rustix::io::Result<()> {
+        let standing = statat(&self.blobs, path.data(), AtFlags::SYMLINK_NOFOLLOW)?;
+        if standing.st_ino == ino {
+            // An earlier attempt got this far; rename(2) would do nothing between two names of one inode.
+            return Ok(());
+        }
+        let second = format!("{spool}{REPLACING}");
+        match unlinkat(&self.spool, &second, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(e),
+        }
+        linkat(&self.spool, spool, &self.spool, &second, AtFlags::empty())?;
+        renameat(&self.spool, &second, &self.blobs, path.data()).inspect_err(|_| {
+            let _left_for_the_next_open = unlinkat(&self.spool, &second, AtFlags::empty());
+        })
+    }
+
+    /// Undoes a link whose directories could not be synced, unless another publisher has replaced it meanwhile.
+    fn take_back(&self, ino: u64, digest: &Digest, path: &BlobPath) {
+        let _alone = self.placing(digest);
+        let standing = statat(&self.blobs, path.data(), AtFlags::SYMLINK_NOFOLLOW);
+        if standing.is_ok_and(|stat| stat.st_ino == ino)
+            && let Err(error) = self.remove(path)
+        {
+            tracing::warn!(%digest, %error, "could not take back a blob that could not be synced");
+        }
+    }
+
+    fn remove(&self, path: &BlobPath) -> rustix::io::Result<()> {
+        match unlinkat(&self.blobs, path.data(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(e),
+        }
+        match unlinkat(&self.blobs, path.directory(), AtFlags::REMOVEDIR) {
+            // Something else of the operator's lies there: it stays.
+            Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// See [`crate::Blobs::unpublish`].
+    pub(crate) async fn unpublish(self: &Arc<Self>, digest: &Digest) -> Result<()> {
+        let (store, digest) = (self.clone(), *digest);
+        blocking("removing a blob", move || {
+            let path = BlobPath::of(&digest);
+            {
+                let _alone = store.placing(&digest);
+                store.remove(&path).map_err(|e| store.blob_error("removing", &path, e))?;
+            }
+            match store.sync.directory_at(&store.blobs, path.directory()) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(store.blob_error("syncing the directories of", &path, e)),
+            }
+            store
+                .sync
+                .directory_at(&store.blobs, path.prefix())
+                .map_err(|e| store.blob_error("syncing the directories of", &path, e))
+        })
+        .await
+    }
+
+    pub(super) fn discard_blocking(&self, spool: &SpoolName) -> Result<()> {
+        match unlinkat(&self.spool, spool.file_name(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(self.spool_error("removing", spool, e)),
+        }
+    }
+}
