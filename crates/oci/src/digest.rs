@@ -180,3 +180,91 @@ fn is_algorithm(text: &str) -> bool {
 }
 
 textual!(Digest, DigestError, "a digest like sha256:<64 hex digits>");
+
+#[cfg(test)]
+mod tests {
+    use super::{Algorithm, Digest};
+    use crate::error::DigestError;
+
+    const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn the_digest_of_nothing_is_the_known_one() {
+        assert_eq!(Digest::sha256(b"").to_string(), EMPTY);
+        assert_eq!(EMPTY.parse(), Ok(Digest::sha256(b"")));
+        assert_eq!(format!("{:?}", Digest::sha256(b"")), EMPTY);
+        let sha512 = Digest::of(Algorithm::Sha512, b"").to_string();
+        assert!(
+            sha512.starts_with(
+                "sha512:cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce47d0d13c"
+            )
+        );
+    }
+
+    #[test]
+    fn an_algorithm_that_is_not_supported_is_told_from_garbage() {
+        let sha384 = format!("sha384:{}", "0".repeat(96));
+        assert_eq!(sha384.parse::<Digest>(), Err(DigestError::Unsupported("sha384".into())));
+        let multihash = format!("multihash+base58:{}", "0".repeat(46));
+        assert!(matches!(multihash.parse::<Digest>(), Err(DigestError::Unsupported(_))));
+    }
+
+    #[test]
+    fn a3_digests_with_slashes_wrong_lengths_or_unknown_algorithms_are_refused() {
+        let hex = "a".repeat(64);
+        let refused = [
+            String::new(),
+            ":".into(),
+            "sha256".into(),
+            "sha256:".into(),
+            format!(":{hex}"),
+            format!("sha256{hex}"),
+            format!("sha256:{}", &hex[1..]),
+            format!("sha256:{hex}a"),
+            format!("sha512:{hex}"),
+            format!("sha256:{}", hex.to_uppercase()),
+            format!("SHA256:{hex}"),
+            format!("sha256:{}/", &hex[1..]),
+            format!("sha256:../{}", &hex[3..]),
+            format!("sha256:{}\0", &hex[1..]),
+            format!("sha256: {}", &hex[1..]),
+            format!("sha256:+{}", &hex[1..]),
+            format!("sha256:%{}", &hex[1..]),
+            format!("sha256/../../etc:{hex}"),
+            format!("sha256:{hex}\n"),
+            format!("sha256:sha256:{hex}"),
+            format!("sha256+:{hex}"),
+            format!("md5:{}", "0".repeat(32)),
+            "é".repeat(71),
+            "x".repeat(10_000),
+        ];
+        for text in refused {
+            let error = text.parse::<Digest>().expect_err(&text);
+            assert!(error.to_string().len() < 300, "a message repeats its input at length");
+        }
+    }
+
+    #[test]
+    fn a_key_reads_back_and_no_other_bytes_do() {
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let digest = Digest::of(algorithm, b"content");
+            let key = digest.to_key();
+            assert_eq!((key[0], key.len()), (algorithm.byte(), 1 + algorithm.digest_len()));
+            assert_eq!(Digest::from_key(&key), Ok(digest));
+            assert!(Digest::from_key(&key[..key.len() - 1]).is_err());
+            assert!(Digest::from_key(&[key.as_slice(), b"x"].concat()).is_err());
+        }
+        for key in [&[][..], &[0; 33], &[3; 33], &[1; 65], &[2; 33]] {
+            assert_eq!(Digest::from_key(key), Err(DigestError::Key(key.len())));
+        }
+    }
+
+    #[test]
+    fn digests_travel_as_strings_in_json() {
+        let json = serde_json::to_string(&Digest::sha256(b"")).unwrap();
+        assert_eq!(json, format!("\"{EMPTY}\""));
+        assert_eq!(serde_json::from_str::<Digest>(&json).unwrap(), Digest::sha256(b""));
+        assert!(serde_json::from_str::<Digest>("\"sha256:abc\"").is_err());
+        assert!(serde_json::from_str::<Digest>("5").is_err());
+    }
+}

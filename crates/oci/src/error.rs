@@ -101,10 +101,11 @@ impl ManifestError {
 
     pub(crate) fn json(error: serde_json::Error) -> Self {
         // serde_json quotes the offending value whole; a manifest may hold 4 MiB of it.
+        const SHOWN: usize = 300;
         let text = error.to_string();
-        let mut shown: String = text.chars().take(300).flat_map(char::escape_debug).collect();
-        if shown.len() < text.len() {
-            shown.push_str(&format!(" (line {}, column {})", error.line(), error.column()));
+        let mut shown: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+        if text.chars().nth(SHOWN).is_some() {
+            shown.push_str(&format!("… at line {} column {}", error.line(), error.column()));
         }
         ManifestError::Json(shown)
     }

@@ -72,3 +72,45 @@ fn read_value(text: &str) -> Option<(&str, &str)> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{next_link, parse_next_link};
+
+    #[test]
+    fn a_link_is_written_as_registries_write_it() {
+        let link = next_link("/v2/a/b/tags/list?n=2&last=v1.0");
+        assert_eq!(link, "</v2/a/b/tags/list?n=2&last=v1.0>; rel=\"next\"");
+        assert_eq!(parse_next_link(&link), Some("/v2/a/b/tags/list?n=2&last=v1.0"));
+    }
+
+    #[test]
+    fn a_cursor_can_end_neither_the_link_nor_the_header() {
+        let link = next_link("/v2/_catalog?last=a>\r\nSet-Cookie: x=é\0 \"");
+        assert_eq!(link, "</v2/_catalog?last=a%3E%0D%0ASet-Cookie:%20x=%C3%A9%00%20%22>; rel=\"next\"");
+    }
+
+    #[test]
+    fn the_next_link_is_found_among_others() {
+        for (header, next) in [
+            ("<a>; rel=next", Some("a")),
+            ("<a>;rel=\"next\"", Some("a")),
+            (" < a > ; REL = NEXT ", Some(" a ")),
+            ("<a>; rel=prev, <b>; rel=next", Some("b")),
+            ("<a>; title=\"x, <c>; rel=next\"; rel=first,<b>; rel=\"last next\"", Some("b")),
+            ("<a>; title=\"\\\"; rel=next\"; rel=prev", None),
+            ("<a,b;c>; rel=next", Some("a,b;c")),
+            ("<a>; rel=prev; rel=next", None),
+            ("<a>", None),
+            ("<a>; rel", None),
+            ("<a>; next", None),
+            ("a; rel=next", None),
+            ("<a; rel=next", None),
+            ("<a>; rel=\"next", None),
+            ("<a> rel=next", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_next_link(header), next, "{header}");
+        }
+    }
+}

@@ -97,15 +97,14 @@ impl Manifest {
         let media_type = media_type(&document, content_type)?;
         let kind = kind(&document, &media_type)?;
         document.check(kind, &media_type)?;
-        match &document.signatures {
-            // What is signed is what counts; it is the same document by the payload's invariant.
-            Some(signatures) if kind == ManifestKind::DockerSchema1Signed => {
-                let signed = Document::read(&schema1::payload(bytes, signatures)?)?;
-                signed.check(kind, &media_type)?;
-                Ok(signed.project(kind, media_type))
-            }
-            _ => Ok(document.project(kind, media_type)),
+        if kind != ManifestKind::DockerSchema1Signed {
+            return Ok(document.project(kind, media_type));
         }
+        // What is signed is what counts; it is the same document by the payload's invariant.
+        let signatures = document.signatures.as_deref().unwrap_or_default();
+        let signed = Document::read(&schema1::payload(bytes, signatures)?)?;
+        signed.check(kind, &media_type)?;
+        Ok(signed.project(kind, media_type))
     }
 
     /// Every blob that must be present, foreign ones included: config, layers, and what an index lists that is a
@@ -197,14 +196,14 @@ impl Document {
             ManifestKind::OciArtifact | ManifestKind::Unknown => (&[], None, None),
         };
         let shown = || media_type.to_string();
-        for (field, is_present) in present {
-            if is_present && !own.contains(&field) {
-                return Err(ManifestError::Confused { media_type: shown(), field });
-            }
-            // Only the known types promise their fields; an unknown one is judged by what it has.
-            if known && !is_present && required == Some(field) {
-                return Err(ManifestError::Missing { media_type: shown(), field });
-            }
+        if let Some((field, _)) =
+            present.iter().find(|(field, is_present)| *is_present && !own.contains(field))
+        {
+            return Err(ManifestError::Confused { media_type: shown(), field });
+        }
+        // Only the known types promise their fields; an unknown one is judged by what it has.
+        if known && let Some(field) = required.filter(|field| !present.contains(&(*field, true))) {
+            return Err(ManifestError::Missing { media_type: shown(), field });
         }
         if known && kind.is_image() && !matches!(self.config, Some(Some(_))) {
             return Err(ManifestError::Missing { media_type: shown(), field: "config" });

@@ -143,3 +143,47 @@ impl AsRef<str> for MediaType {
 }
 
 textual!(MediaType, Error, "a media type");
+
+#[cfg(test)]
+mod tests {
+    use super::MediaType;
+
+    #[test]
+    fn parameters_and_space_are_dropped() {
+        let parsed = MediaType::parse(" application/vnd.oci.image.manifest.v1+json ; charset=utf-8").unwrap();
+        assert_eq!(parsed, MediaType::OCI_IMAGE_MANIFEST);
+        assert_eq!(MediaType::parse("text/Plain;x").unwrap().as_str(), "text/Plain");
+    }
+
+    #[test]
+    fn every_known_type_is_valid() {
+        for known in MediaType::KNOWN {
+            assert_eq!(MediaType::parse(known.as_str()).as_ref(), Ok(known));
+        }
+    }
+
+    #[test]
+    fn what_rfc_6838_does_not_allow_is_refused() {
+        let long = "x".repeat(128);
+        for refused in [
+            "",
+            "/",
+            "a/",
+            "/b",
+            "a",
+            "a/b/c",
+            "a b/c",
+            "*/*",
+            "a/*",
+            "é/b",
+            "a/\0",
+            "a/b,c/d",
+            "+a/b",
+            &long,
+            &format!("a/{long}"),
+        ] {
+            assert!(MediaType::parse(refused).is_err(), "{refused}");
+        }
+        assert!(MediaType::parse(&format!("{0}/{0}", "x".repeat(127))).is_ok());
+    }
+}

@@ -143,3 +143,108 @@ fn split_unit(text: &str) -> Option<&str> {
 }
 
 textual!(ContentRange, Error, "a content range like 0-99");
+
+#[cfg(test)]
+mod tests {
+    use super::{ByteRange, ContentRange, MAX_RANGES, parse_ranges};
+
+    #[test]
+    fn ranges_resolve_as_rfc_9110_says() {
+        let resolved = |header: &str, size| parse_ranges(header).unwrap()[0].resolve(size);
+        assert_eq!(resolved("bytes=0-0", 10), Some(0..1));
+        assert_eq!(resolved("bytes=2-5", 10), Some(2..6));
+        assert_eq!(resolved("bytes=2-", 10), Some(2..10));
+        assert_eq!(resolved("bytes=5-99", 10), Some(5..10));
+        assert_eq!(resolved("bytes=-3", 10), Some(7..10));
+        assert_eq!(resolved("bytes=-30", 10), Some(0..10));
+        assert_eq!(resolved("Bytes= 1-2 ", 10), Some(1..3));
+        assert_eq!(resolved("bytes=0-99999999999999999999999", 10), Some(0..10));
+        for unsatisfiable in ["bytes=10-", "bytes=10-11", "bytes=-0", "bytes=99999999999999999999-"] {
+            assert_eq!(resolved(unsatisfiable, 10), None, "{unsatisfiable}");
+        }
+        assert_eq!(resolved("bytes=0-", 0), None);
+        assert_eq!(resolved("bytes=-1", 0), None);
+        assert_eq!(ByteRange::FromTo(0, u64::MAX).resolve(u64::MAX), Some(0..u64::MAX));
+    }
+
+    #[test]
+    fn a_header_that_is_no_byte_range_is_ignored() {
+        for ignored in [
+            "",
+            "bytes",
+            "bytes=",
+            "bytes=,",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=5-2",
+            "bytes=1",
+            "bytes=1-2-3",
+            "bytes=+1-2",
+            "bytes=1-0x2",
+            "items=0-1",
+            "bytes 0-1",
+            "bytes=0-1,x",
+            "bytes=1 - 2",
+            "bytes=--1",
+            "bytes=-+1",
+            "bytes=٣-٤",
+        ] {
+            assert_eq!(parse_ranges(ignored), None, "{ignored}");
+        }
+    }
+
+    #[test]
+    fn a1_a_header_of_very_many_ranges_is_ignored() {
+        let header = |count: usize| format!("bytes={}", vec!["0-0"; count].join(","));
+        assert_eq!(parse_ranges(&header(MAX_RANGES)).map(|ranges| ranges.len()), Some(MAX_RANGES));
+        assert_eq!(parse_ranges(&header(MAX_RANGES + 1)), None);
+        assert_eq!(parse_ranges("bytes=0-1,,-2 , 3-").map(|ranges| ranges.len()), Some(3));
+    }
+
+    #[test]
+    fn content_ranges_of_both_forms_are_accepted() {
+        for text in [
+            "0-99",
+            " 0-99 ",
+            "bytes 0-99/100",
+            "bytes 0-99/*",
+            "bytes=0-99",
+            "Bytes 0-99/1000",
+            "bytes 0-99",
+        ] {
+            let range: ContentRange = text.parse().unwrap();
+            assert_eq!((range.start, range.end_inclusive, range.len()), (0, 99, 100), "{text}");
+        }
+        assert_eq!("7-7".parse::<ContentRange>().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn s9_content_ranges_that_contradict_themselves_are_refused() {
+        for text in [
+            "",
+            "-",
+            "0",
+            "0-",
+            "-1",
+            "5-4",
+            "0--1",
+            "a-b",
+            "0-99/100",
+            "bytes 0-99/99",
+            "bytes 0-99/",
+            "bytes 0-99/x",
+            "bytes */100",
+            "bytes */*",
+            "bytes -5/10",
+            "0-9223372036854775807",
+            "0-18446744073709551615",
+            "99999999999999999999-99999999999999999999",
+            "0-1,2-3",
+            "0 - 1",
+            "+0-1",
+            "éééé",
+        ] {
+            assert!(text.parse::<ContentRange>().is_err(), "{text}");
+        }
+    }
+}

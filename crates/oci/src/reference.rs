@@ -131,3 +131,40 @@ impl From<Digest> for Reference {
 }
 
 textual!(Reference, Error, "a tag or a digest");
+
+#[cfg(test)]
+mod tests {
+    use super::{Reference, Tag};
+    use crate::digest::Digest;
+    use crate::error::{DigestError, Error};
+    use crate::error_code::ErrorCode;
+
+    #[test]
+    fn tags_of_the_specification_are_accepted() {
+        for tag in ["latest", "v1.0", "_", "0", "A", "sha256-abc.sig", "1-2_3.4", "a..b", "a--"] {
+            assert_eq!(Tag::parse(tag).unwrap().as_str(), tag);
+        }
+        assert!(Tag::parse(&"x".repeat(128)).is_ok());
+    }
+
+    #[test]
+    fn a3_tags_that_could_be_paths_or_options_are_refused() {
+        for tag in [
+            "", ".", "..", ".a", "-a", "a/b", "../a", "a b", "a\0", "a\n", "%41", "a%2fb", "é", "a:b", "a@b",
+            "a+b",
+        ] {
+            assert_eq!(Tag::parse(tag).expect_err(tag).code(), ErrorCode::TagInvalid);
+        }
+        assert!(Tag::parse(&"x".repeat(129)).is_err());
+    }
+
+    #[test]
+    fn a_broken_digest_is_not_taken_for_a_tag() {
+        let digest = Digest::sha256(b"x");
+        assert_eq!(digest.to_string().parse(), Ok(Reference::Digest(digest)));
+        assert_eq!("v1".parse::<Reference>().unwrap().tag().map(Tag::as_str), Some("v1"));
+        assert!(matches!("sha256:abc".parse::<Reference>(), Err(Error::Digest(DigestError::Malformed(_)))));
+        assert!(matches!("sha1:abc".parse::<Reference>(), Err(Error::Digest(DigestError::Unsupported(_)))));
+        assert!(matches!("a/b".parse::<Reference>(), Err(Error::Tag { .. })));
+    }
+}

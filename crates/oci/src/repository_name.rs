@@ -95,3 +95,94 @@ impl Borrow<str> for RepositoryName {
 }
 
 textual!(RepositoryName, Error, "a repository name");
+
+#[cfg(test)]
+mod tests {
+    use super::RepositoryName;
+    use crate::error_code::ErrorCode;
+
+    #[test]
+    fn names_of_the_specification_are_accepted() {
+        for name in [
+            "a",
+            "0",
+            "library/debian",
+            "a/b/c/d",
+            "a.b",
+            "a_b",
+            "a__b",
+            "a-b",
+            "a---b",
+            "a.b_c__d-e--f",
+            "0.1/2_3",
+            "uploads",
+            "blobs/uploads",
+            "manifests/tags/list",
+            "1-2.3__4",
+        ] {
+            assert_eq!(RepositoryName::parse(name).unwrap().as_str(), name);
+        }
+        assert!(RepositoryName::parse(&"a".repeat(255)).is_ok());
+        assert!(RepositoryName::parse(&format!("{}b", "a/".repeat(127))).is_ok());
+    }
+
+    #[test]
+    fn a3_names_that_could_leave_their_place_are_refused() {
+        for name in [
+            "",
+            "/",
+            "a/",
+            "/a",
+            "a//b",
+            ".",
+            "..",
+            "../a",
+            "a/../b",
+            "a/..",
+            "a/./b",
+            ".a",
+            "a.",
+            "a..b",
+            "%2e%2e",
+            "a/%2e%2e/b",
+            "%252F",
+            "a%2fb",
+            "a\0b",
+            "\0",
+            "a\nb",
+            "a\r\nb",
+            "a b",
+            " a",
+            "a ",
+            "A",
+            "a/B",
+            "aB",
+            "-a",
+            "a-",
+            "_a",
+            "a_",
+            "a___b",
+            "a._b",
+            "a-_b",
+            "a_.b",
+            "a\\b",
+            "a:b",
+            "a@b",
+            "a+b",
+            "é",
+            "a/é",
+            "ａ",
+            "sha256:abc",
+            "~a",
+            "a*",
+        ] {
+            let error = RepositoryName::parse(name).expect_err(name);
+            assert_eq!(error.code(), ErrorCode::NameInvalid);
+            assert!(!error.to_string().chars().any(char::is_control), "{error:?}");
+        }
+        for length in [256, 10_000, 1_000_000] {
+            let error = RepositoryName::parse(&"a".repeat(length)).expect_err("a long name");
+            assert!(error.to_string().len() < 300, "a message repeats its input at length");
+        }
+    }
+}

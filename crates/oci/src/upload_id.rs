@@ -39,3 +39,26 @@ impl FromStr for UploadId {
 }
 
 textual!(UploadId, Error, "a hyphenated uuid");
+
+#[cfg(test)]
+mod tests {
+    use super::UploadId;
+
+    #[test]
+    fn an_upload_id_has_one_form_only() {
+        let id = UploadId::new();
+        let text = id.to_string();
+        assert_eq!(text.parse(), Ok(id));
+        assert_ne!(UploadId::new(), id);
+        let braced = format!("{{{text}}}");
+        let urn = format!("urn:uuid:{text}");
+        for refused in
+            ["", "x", &text[1..], &text.replace('-', ""), &text.to_uppercase(), &braced, &urn, "../../etc"]
+        {
+            // An all-digit uuid reads the same in both cases.
+            if refused != text {
+                assert!(refused.parse::<UploadId>().is_err(), "{refused}");
+            }
+        }
+    }
+}
