@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # One line per check, in one form, so that whoever runs a script can count them. Sourced, never run.
 #   ok NAME · FAILED NAME: reason · skip NAME: reason
 # A line that starts otherwise is talk. `finish` sets the status: 0 only if nothing failed.

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Where things live: the clone, the cache outside it, the tools. Sourced, never run.
 # Nothing a script makes lands inside the clone, apart from what cargo itself puts into target/.
 

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the clients push: real content as OCI layouts in a work folder. Sourced by scripts/test-clients.
 # Everything is made from files whose digests are known before any registry sees them.
 

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What real clients push to the primary and pull from the secondary. Sourced by scripts/test-clients.
 # Every push notes `repository reference digest` in $expected: the list that must hold at the secondary.
 

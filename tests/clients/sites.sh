@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # A pair of sites, paris (primary) and tokyo (secondary), from `twinport demo` or from two servers joined by hand.
 # Sourced by scripts/test-clients. Sets primary, secondary (HOST:PORT), primary_pid, secondary_pid; stop_pair ends all.
 

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Reads an image with nothing but curl and hashes every byte of it. Sourced by scripts/test-clients.
 # A client may skip what it thinks it has; this does not.
 
