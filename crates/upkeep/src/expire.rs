@@ -1,0 +1,32 @@
+//! Ends upload sessions that nobody came back to, and frees what they had gathered.
+
+use twinport_blobs::{Blobs, SpoolName};
+use twinport_metadata::Metadata;
+
+use crate::Result;
+
+/// Sessions looked at in one round.
+const PAGE: u32 = 200;
+
+/// Ends every session that has not moved since `before_us` (µs since the epoch); how many.
+///
+/// # Errors
+/// What the database or the disk says; sessions ended so far stay ended.
+pub async fn expire_uploads(metadata: &Metadata, blobs: &Blobs, before_us: i64) -> Result<u64> {
+    let mut expired = 0;
+    loop {
+        let stale = metadata.stale_uploads(before_us, PAGE).await?;
+        let mut ended = 0;
+        for id in &stale {
+            // Compared again inside: a client that came back in between keeps its session.
+            if metadata.expire_upload(id, before_us).await? {
+                blobs.discard(&SpoolName::Upload(*id)).await?;
+                ended += 1;
+            }
+        }
+        expired += ended;
+        if ended == 0 || stale.len() < PAGE as usize {
+            return Ok(expired);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Recovery, expiry and scrub on a real store and a real database.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use twinport_blobs::{Blobs, Progress, SpoolName};
+use twinport_metadata::{Actor, Clock, CommitBlob, Database, Metadata, OpenOptions};
+use twinport_oci::{Algorithm, Digest, RepositoryName};
+use twinport_upkeep::{FindingKind, RecoveryReport, expire_uploads, recover, scrub};
+
+struct Fixture {
+    directory: tempfile::TempDir,
+    metadata: Metadata,
+    blobs: Blobs,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::Sqlite { path: directory.path().join("metadata.db") };
+        let metadata = Metadata::open(OpenOptions { database, clock: Clock::System }).await.unwrap();
+        let blobs = Blobs::open_local(directory.path().join("blobs")).await.unwrap();
+        Self { directory, metadata, blobs }
+    }
+
+    async fn store(&self, content: &'static [u8]) -> Digest {
+        let digest = Digest::sha256(content);
+        let spool = self.blobs.put(&digest, Bytes::from_static(content)).await.unwrap();
+        self.commit(digest, content.len() as u64).await;
+        self.blobs.discard(&spool).await.unwrap();
+        digest
+    }
+
+    async fn commit(&self, digest: Digest, size: u64) {
+        let commit =
+            CommitBlob { repository: repository(), digest, size, upload: None, actor: Actor::anonymous() };
+        self.metadata.commit_blob(commit).await.unwrap();
+    }
+
+    fn file_of(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.directory
+            .path()
+            .join("blobs/docker/registry/v2/blobs/sha256")
+            .join(&hex[..2])
+            .join(&hex)
+            .join("data")
+    }
+
+    async fn append(&self, spool: &SpoolName, content: &'static [u8]) -> Progress {
+        let body = futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(content))]);
+        self.blobs.append(spool, Progress::start(Algorithm::Sha256), body, u64::MAX).await.unwrap().progress
+    }
+}
+
+fn repository() -> RepositoryName {
+    "library/app".parse().unwrap()
+}
+
+fn flip_a_bit(path: &Path) {
+    let mut content = std::fs::read(path).unwrap();
+    content[0] ^= 1;
+    std::fs::write(path, content).unwrap();
+}
+
+#[tokio::test]
+async fn a_blob_published_without_a_commit_is_taken_back() {
+    let site = Fixture::new().await;
+    let digest = Digest::sha256(b"orphan");
+    site.blobs.put(&digest, Bytes::from_static(b"orphan")).await.unwrap();
+
+    let report = recover(&site.metadata, &site.blobs).await.unwrap();
+
+    assert_eq!(report, RecoveryReport { kept: 0, discarded: 1, unpublished: 1 });
+    assert_eq!(site.blobs.stat(&digest).await.unwrap(), None);
+    assert!(site.blobs.spools().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_blob_whose_commit_came_stays_and_only_its_spool_goes() {
+    let site = Fixture::new().await;
+    let digest = Digest::sha256(b"owned");
+    site.blobs.put(&digest, Bytes::from_static(b"owned")).await.unwrap();
+    site.commit(digest, 5).await;
+
+    let report = recover(&site.metadata, &site.blobs).await.unwrap();
+
+    assert_eq!(report, RecoveryReport { kept: 0, discarded: 1, unpublished: 0 });
+    assert_eq!(site.blobs.stat(&digest).await.unwrap(), Some(5));
+}
+
+#[tokio::test]
+async fn an_open_session_survives_even_when_it_was_published_already() {
+    let site = Fixture::new().await;
+    let session = site.metadata.create_upload(&repository(), &Actor::anonymous()).await.unwrap();
+    let spool = SpoolName::Upload(session.id);
+    let digest = site.append(&spool, b"resumable").await.hasher.finish();
+    site.blobs.publish(&spool, &digest, 9).await.unwrap();
+
+    let report = recover(&site.metadata, &site.blobs).await.unwrap();
+
+    assert_eq!(report, RecoveryReport { kept: 1, discarded: 0, unpublished: 1 });
+    assert_eq!(site.blobs.stat(&digest).await.unwrap(), None);
+    assert_eq!(site.blobs.spool_len(&spool).await.unwrap(), Some(9));
+}
+
+#[tokio::test]
+async fn a_spool_of_no_session_is_removed() {
+    let site = Fixture::new().await;
+    site.append(&SpoolName::Upload(twinport_oci::UploadId::new()), b"left").await;
+    let report = recover(&site.metadata, &site.blobs).await.unwrap();
+    assert_eq!(report, RecoveryReport { kept: 0, discarded: 1, unpublished: 0 });
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_came_back_to_ends_with_its_bytes() {
+    let site = Fixture::new().await;
+    let session = site.metadata.create_upload(&repository(), &Actor::anonymous()).await.unwrap();
+    let spool = SpoolName::Upload(session.id);
+    site.append(&spool, b"forgotten").await;
+
+    assert_eq!(expire_uploads(&site.metadata, &site.blobs, session.touched_at_us).await.unwrap(), 0);
+    assert_eq!(expire_uploads(&site.metadata, &site.blobs, session.touched_at_us + 1).await.unwrap(), 1);
+
+    assert!(site.metadata.upload(&repository(), &session.id).await.unwrap().is_none());
+    assert_eq!(site.blobs.spool_len(&spool).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn s6_scrub_finds_flipped_truncated_missing_and_unowned_blobs_and_names_the_repository() {
+    let site = Fixture::new().await;
+    let whole = site.store(b"whole").await;
+    let flipped = site.store(b"flipped").await;
+    let truncated = site.store(b"truncated").await;
+    let missing = site.store(b"missing").await;
+    let unowned = Digest::sha256(b"unowned");
+    let spool = site.blobs.put(&unowned, Bytes::from_static(b"unowned")).await.unwrap();
+    site.blobs.discard(&spool).await.unwrap();
+    flip_a_bit(&site.file_of(&flipped));
+    std::fs::write(site.file_of(&truncated), b"trunc").unwrap();
+    std::fs::remove_file(site.file_of(&missing)).unwrap();
+
+    let report = scrub(&site.metadata, &site.blobs, |_| {}).await.unwrap();
+
+    let kind_of =
+        |digest| report.findings.iter().find(|finding| finding.digest == digest).map(|found| found.kind);
+    assert_eq!(kind_of(whole), None);
+    assert_eq!(kind_of(flipped), Some(FindingKind::Altered));
+    assert_eq!(kind_of(truncated), Some(FindingKind::Altered));
+    assert_eq!(kind_of(missing), Some(FindingKind::Missing));
+    assert_eq!(kind_of(unowned), Some(FindingKind::Unowned));
+    assert_eq!(report.checked.findings, 4);
+    assert!(
+        report
+            .findings
+            .iter()
+            .filter(|found| found.digest != unowned)
+            .all(|found| found.repositories == [repository()])
+    );
+}
