@@ -9,6 +9,7 @@ mod blobs;
 mod checksum;
 mod clock;
 mod db;
+mod deletions;
 mod error;
 mod event;
 mod ingest;
@@ -25,10 +26,35 @@ mod repositories;
 mod sequencer;
 mod site;
 mod sites;
+mod stored_blobs;
 mod tags;
 mod tracking;
 mod uploads;
 
+pub use self::{
+    apply::{
+        Applied, ApplyChunk, ItemKind, LinkRow, Listing, ManifestRow, Removal, Removed, TagRow, Unsettled,
+    },
+    ingest::{Ingested, Lease, needs_upgrade},
+    tracking::{
+        Backfill, CheckOutcome, DueCheck, HeldManifest, LinkedBlob, TrackedItem, TrackedRepository,
+        TrackingCounts, TrackingSummary,
+    },
+};
+pub use self::{
+    blobs::{BlobRow, CommitBlob},
+    manifests::{ManifestHead, PutManifest, PutOutcome, StoredManifest},
+    referrers::Referrer,
+    repositories::Repository,
+    uploads::UploadSession,
+};
+pub use self::{
+    checksum::RepositoryChecksum,
+    join_tokens::JoinTokenRecord,
+    listing::{ListedRepository, ListedRow, ListingCursor, ManifestBytes, Page, RowPage},
+    reports::{ReaderState, StoredReport},
+    sites::{Admission, NewSite, SiteRecord, SiteState},
+};
 pub use self::{
     clock::Clock,
     db::{Database, PostgresOptions},
@@ -37,11 +63,5 @@ pub use self::{
     metadata::{Metadata, OpenOptions},
     position::{Actor, Epoch, EpochRecord, Federation, Incarnation, LogHead, LogPosition, RepositoryUuid},
     site::{BecomeSecondary, Role, Site},
-};
-pub use self::{
-    checksum::RepositoryChecksum,
-    join_tokens::JoinTokenRecord,
-    listing::{ListedRepository, ListedRow, ListingCursor, ManifestBytes, Page, RowPage},
-    reports::{ReaderState, StoredReport},
-    sites::{Admission, NewSite, SiteRecord, SiteState},
+    stored_blobs::StoredBlob,
 };

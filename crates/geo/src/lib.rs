@@ -1,0 +1,22 @@
+//! Sites: who they are to each other, the log one sends and the other follows, and what both sides compare.
+//!
+//! **Architecture invariant:** this crate does not know `server`: it owns the words and rules of `/geo/v1`, not its routes.
+
+mod credential;
+mod error;
+mod feed;
+pub mod protocol;
+mod registration;
+mod site_status;
+mod token;
+
+pub use self::{
+    credential::{
+        CREDENTIAL_LIFETIME_S, CredentialVerifier, Peer, SCOPE_PULL, SCOPE_STATUS, SiteKey, key_id,
+    },
+    error::{Error, Refusal, RefusalCode, Result},
+    feed::{Feed, LogFeed},
+    registration::{AddSite, Registrar, check_name, check_primary_url},
+    site_status::{SiteStanding, SitesStatus},
+    token::JoinToken,
+};
