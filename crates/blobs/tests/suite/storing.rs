@@ -1,0 +1,118 @@
+//! What a publisher may rely on.
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use futures_util::stream::TryStreamExt;
+use twinport_blobs::{Error, SpoolName, Verdict};
+use twinport_oci::{Digest, UploadId};
+use uuid::Uuid;
+
+use crate::stage::{Stage, body, content, start};
+
+pub(crate) async fn a_spool_is_published_and_keeps_its_name(stage: Stage) {
+    let (spool, digest) = stage.spooled(b"layer").await;
+    assert_eq!(stage.blobs.stat(&digest).await.unwrap(), None);
+    stage.blobs.publish(&spool, &digest, 5).await.unwrap();
+    assert_eq!(stage.read(&digest).await, b"layer");
+    let stage = stage.reopened().await;
+    let spools = stage.blobs.spools().await.unwrap();
+    assert!(
+        matches!(spools[..], [left] if left.name == spool && left.len == 5 && left.links == 2),
+        "{spools:?}"
+    );
+    stage.blobs.discard(&spool).await.unwrap();
+    assert_eq!(stage.read(&digest).await, b"layer");
+}
+
+pub(crate) async fn a_published_spool_is_never_written_again(stage: Stage) {
+    let (spool, digest) = stage.spooled(b"immutable").await;
+    stage.blobs.publish(&spool, &digest, 9).await.unwrap();
+    let error = stage.blobs.append(&spool, start(), body(b"mutable", 7), 100).await.unwrap_err();
+    assert!(matches!(error, Error::SpoolPublished(name) if name == spool), "{error}");
+    assert_eq!(stage.read(&digest).await, b"immutable");
+}
+
+pub(crate) async fn publishing_is_idempotent(stage: Stage) {
+    let (spool, digest) = stage.spooled(b"twice").await;
+    stage.blobs.publish(&spool, &digest, 5).await.unwrap();
+    stage.blobs.publish(&spool, &digest, 5).await.unwrap();
+    let second = stage.blobs.put(&digest, Bytes::from_static(b"twice")).await.unwrap();
+    assert_eq!(stage.read(&digest).await, b"twice");
+    stage.blobs.discard(&spool).await.unwrap();
+    stage.blobs.discard(&second).await.unwrap();
+    assert_eq!(stage.blobs.spools().await.unwrap(), []);
+}
+
+pub(crate) async fn many_publishers_of_one_digest_all_succeed(stage: Stage) {
+    let bytes = content(20, 300_000);
+    let spools = join_all((0..12).map(|_| stage.spooled(&bytes))).await;
+    let digest = spools[0].1;
+    let published = spools.iter().map(|(spool, digest)| stage.blobs.publish(spool, digest, 300_000));
+    for result in join_all(published).await {
+        result.unwrap();
+    }
+    for (spool, _) in &spools {
+        stage.blobs.discard(spool).await.unwrap();
+    }
+    assert_eq!(stage.blobs.verify(&digest).await.unwrap(), Verdict::Whole { size: 300_000 });
+    assert_eq!(stage.blobs.spools().await.unwrap(), []);
+}
+
+pub(crate) async fn a_spool_of_another_size_is_not_published(stage: Stage) {
+    let (spool, digest) = stage.spooled(b"short").await;
+    let error = stage.blobs.publish(&spool, &digest, 6).await.unwrap_err();
+    assert!(matches!(error, Error::SizeMismatch { expected: 6, actual: 5, .. }), "{error}");
+    let absent = SpoolName::Upload(UploadId(Uuid::nil()));
+    let error = stage.blobs.publish(&absent, &digest, 6).await.unwrap_err();
+    assert!(matches!(error, Error::SpoolMissing(_)), "{error}");
+    assert_eq!(stage.blobs.stat(&digest).await.unwrap(), None);
+}
+
+pub(crate) async fn a_small_blob_of_another_digest_is_not_stored(stage: Stage) {
+    let digest = Digest::sha256(b"what was announced");
+    let error = stage.blobs.put(&digest, Bytes::from_static(b"what came")).await.unwrap_err();
+    assert!(
+        matches!(error, Error::DigestMismatch { expected, actual }
+            if expected == digest && actual == Digest::sha256(b"what came")),
+        "{error}"
+    );
+    assert_eq!(stage.blobs.spools().await.unwrap(), []);
+    assert_eq!(stage.blobs.scan().try_collect::<Vec<_>>().await.unwrap(), []);
+}
+
+pub(crate) async fn an_unpublished_blob_is_gone_and_can_come_back(stage: Stage) {
+    let digest = Digest::sha256(b"back");
+    stage.blobs.put(&digest, Bytes::from_static(b"back")).await.unwrap();
+    stage.blobs.unpublish(&digest).await.unwrap();
+    stage.blobs.unpublish(&digest).await.unwrap();
+    assert_eq!(stage.blobs.stat(&digest).await.unwrap(), None);
+    stage.blobs.put(&digest, Bytes::from_static(b"back")).await.unwrap();
+    assert_eq!(stage.read(&digest).await, b"back");
+}
+
+pub(crate) async fn publishing_while_the_same_digest_is_removed_ends_whole_or_absent(stage: Stage) {
+    let digest = Digest::sha256(b"contended");
+    for _ in 0..50 {
+        let (put, removed) = tokio::join!(
+            stage.blobs.put(&digest, Bytes::from_static(b"contended")),
+            stage.blobs.unpublish(&digest),
+        );
+        removed.unwrap();
+        match put {
+            Ok(spool) => stage.blobs.discard(&spool).await.unwrap(),
+            Err(e) => panic!("{e}"),
+        }
+        let verdict = stage.blobs.verify(&digest).await.unwrap();
+        assert!(matches!(verdict, Verdict::Whole { size: 9 } | Verdict::Missing), "{verdict:?}");
+    }
+}
+
+pub(crate) async fn the_incarnation_is_kept(stage: Stage) {
+    assert_eq!(stage.blobs.incarnation().await.unwrap(), None);
+    for number in [1, 2] {
+        stage.blobs.set_incarnation(Uuid::from_u128(number)).await.unwrap();
+        assert_eq!(stage.blobs.incarnation().await.unwrap(), Some(Uuid::from_u128(number)));
+    }
+    let stage = stage.reopened().await;
+    assert_eq!(stage.blobs.incarnation().await.unwrap(), Some(Uuid::from_u128(2)));
+}
