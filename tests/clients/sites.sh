@@ -13,7 +13,11 @@ serves() { answers 200 "http://$1/readyz"; }
 
 serves_or_ended() { serves "$1" || gone "$2"; }
 
-demo_line() { head -n 1 "$pair/demo.out" 2>/dev/null | jq -e '.sites | length == 2' >/dev/null; }
+# A whole line: the demo may be in the middle of writing it.
+demo_line() {
+  local line
+  read -r line <"$pair/demo.out" && jq -e '.sites | length == 2' <<<"$line" >/dev/null
+}
 demo_line_or_ended() { demo_line || gone "$demo_pid"; }
 
 start_demo_pair() {
@@ -22,6 +26,7 @@ start_demo_pair() {
   mkdir -p "$pair"
   "$twinport" demo --output json --dir "$pair/sites" >"$pair/demo.out" 2>"$pair/demo.err" </dev/null &
   demo_pid=$!
+  pair_pids=("$demo_pid")
   eventually 120 demo_line_or_ended || true
   demo_line || { show_logs; return 1; }
   line=$(head -n 1 "$pair/demo.out")
@@ -29,7 +34,7 @@ start_demo_pair() {
   for role in primary secondary; do
     read -r "$role" "${role}_pid" < <(jq -r --arg r $role '.sites[] | select(.role == $r) | "\(.url | sub("^http://"; "") | rtrimstr("/")) \(.pid)"' <<<"$line")
   done
-  pair_pids=("$demo_pid" "$primary_pid" "$secondary_pid")
+  pair_pids+=("$primary_pid" "$secondary_pid")
 }
 
 # write_config SITE PORT DATABASE: `sqlite` needs no database section.
@@ -81,6 +86,7 @@ start_site() {
     write_config "$site" "$port" "$database" || return 1
     "$twinport" serve --config "$pair/$site.yml" --data "$pair/$site" >"$pair/$site.out" 2>"$pair/$site.err" </dev/null &
     site_pid=$!
+    pair_pids+=("$site_pid")
     site_address=127.0.0.1:$port
     eventually 30 serves_or_ended "$site_address" "$site_pid" || true
     if ! gone "$site_pid" && serves "$site_address"; then return 0; fi
@@ -96,10 +102,8 @@ start_served_pair() {
   mkdir -p "$pair"
   start_site paris "$1" || return 1
   primary=$site_address primary_pid=$site_pid
-  pair_pids=("$primary_pid")
   start_site tokyo "$2" || return 1
   secondary=$site_address secondary_pid=$site_pid
-  pair_pids+=("$secondary_pid")
   token=$("$twinport" site add tokyo --data "$pair/paris" --output json 2>"$pair/add.err" | jq -er .token) || { show_logs; return 1; }
   "$twinport" site join --token "$token" --data "$pair/tokyo" >"$pair/join.out" 2>"$pair/join.err" || { show_logs; return 1; }
 }
@@ -132,6 +136,8 @@ pair_is_gone() {
 
 kill_what_is_left() {
   local pid
+  # A demo that is killed hard leaves its sites behind: it is asked first.
+  [ -z "$demo_pid" ] || stop "$demo_pid" INT
   for pid in "${pair_pids[@]}"; do gone "$pid" || kill -s KILL "$pid" 2>/dev/null || true; done
   pair_pids=() demo_pid=''
 }
