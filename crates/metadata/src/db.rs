@@ -8,6 +8,9 @@ mod sqlite;
 mod tx;
 mod value;
 
+#[cfg(test)]
+mod tests;
+
 use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc};
 
 use tokio::sync::{Notify, watch};

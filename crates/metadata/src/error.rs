@@ -32,7 +32,9 @@ pub enum Error {
     #[error("upload session unknown")]
     UploadUnknown,
     /// Another writer advanced the session first; `offset` is where it stands (bytes).
-    #[error("another request advanced this upload session to byte {offset}: ask for its status and resume there")]
+    #[error(
+        "another request advanced this upload session to byte {offset}: ask for its status and resume there"
+    )]
     UploadConflict { offset: u64 },
     /// The database's disk is full.
     #[error("the database has no space left: free some on its disk, then retry")]

@@ -132,13 +132,17 @@ impl LoggedEvent {
 
 /// h₀: the running hash of an empty log of `federation`.
 #[must_use]
-pub fn genesis(federation: Federation) -> [u8; 32] {
-    Sha256::new().chain_update(b"twinport-federation-1\0").chain_update(federation.0.as_bytes()).finalize().into()
+pub(crate) fn genesis(federation: Federation) -> [u8; 32] {
+    Sha256::new()
+        .chain_update(b"twinport-federation-1\0")
+        .chain_update(federation.0.as_bytes())
+        .finalize()
+        .into()
 }
 
 /// hₙ = SHA-256(domain ‖ hₙ₋₁ ‖ epoch number ‖ owner ‖ seq ‖ length ‖ body), numbers as 64-bit big-endian.
 #[must_use]
-pub fn chain(previous: &[u8; 32], position: &LogPosition, body: &[u8]) -> [u8; 32] {
+pub(crate) fn chain(previous: &[u8; 32], position: &LogPosition, body: &[u8]) -> [u8; 32] {
     Sha256::new()
         .chain_update(b"twinport-log-1\0")
         .chain_update(previous)
@@ -167,7 +171,10 @@ mod tests {
     #[test]
     fn a_known_kind_is_written_in_snake_case() {
         let event = Event::new(EventKind::ManifestPushed, "paris", 7);
-        assert_eq!(event.encode().unwrap().as_ref(), br#"{"v":1,"kind":"manifest_pushed","at_us":7,"origin":"paris"}"#);
+        assert_eq!(
+            event.encode().unwrap().as_ref(),
+            br#"{"v":1,"kind":"manifest_pushed","at_us":7,"origin":"paris"}"#
+        );
     }
 
     #[test]

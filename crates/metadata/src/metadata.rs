@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::{
-    Clock, Database, EpochRecord, Epoch, Error, Incarnation, LogHead, Result,
+    Clock, Database, Epoch, EpochRecord, Error, Incarnation, LogHead, Result,
     db::{Db, Dialect},
     migrations,
     sequencer::Sequencer,
@@ -114,8 +114,13 @@ impl Metadata {
     /// # Errors
     /// What the database says.
     pub async fn epochs(&self) -> Result<Vec<EpochRecord>> {
-        let rows =
-            self.db.query("SELECT number, owner, began_seq, base_hash FROM epochs ORDER BY began_seq, number", vec![]).await?;
+        let rows = self
+            .db
+            .query(
+                "SELECT number, owner, began_seq, base_hash FROM epochs ORDER BY began_seq, number",
+                vec![],
+            )
+            .await?;
         rows.iter()
             .map(|row| {
                 Ok(EpochRecord {

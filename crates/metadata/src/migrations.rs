@@ -81,8 +81,11 @@ async fn apply_missing(tx: &mut Tx) -> Result<()> {
         let now = tx.now_us();
         let record: Vec<Value> =
             vec![migration.number.into(), migration.name.into(), checksum(sql).into(), now.into()];
-        tx.execute("INSERT INTO schema_migrations (number, name, checksum, applied_at_us) VALUES ($1, $2, $3, $4)", record)
-            .await?;
+        tx.execute(
+            "INSERT INTO schema_migrations (number, name, checksum, applied_at_us) VALUES ($1, $2, $3, $4)",
+            record,
+        )
+        .await?;
         tracing::info!(number = migration.number, name = migration.name, "schema migrated");
     }
     Ok(())

@@ -143,7 +143,9 @@ async fn number(db: &PostgresDb, node: Uuid) -> Result<(LogHead, i64)> {
     if changed != ids.len() as u64 {
         return Err(Error::Bug(format!("{changed} of {} events were numbered", ids.len())));
     }
-    let lease = format!("UPDATE log_head SET seq = $1, hash = $2, lease_holder = $3, lease_until_us = {NOW_US} + $4 WHERE id = 1");
+    let lease = format!(
+        "UPDATE log_head SET seq = $1, hash = $2, lease_holder = $3, lease_until_us = {NOW_US} + $4 WHERE id = 1"
+    );
     session
         .execute(&lease, &[head.position.seq.into(), head.hash.into(), node.into(), LEASE_US.into()])
         .await?;

@@ -120,7 +120,8 @@ async fn found_in(tx: &mut Tx) -> Result<()> {
 }
 
 fn new_key_pair() -> Result<(Vec<u8>, Vec<u8>)> {
-    let failed = |_| Error::Refused("the system's random source does not answer, so no site key can be made".into());
+    let failed =
+        |_| Error::Refused("the system's random source does not answer, so no site key can be made".into());
     let pair = Ed25519KeyPair::generate().map_err(failed)?;
     let pkcs8 = pair.to_pkcs8().map_err(failed)?;
     Ok((pkcs8.as_ref().to_vec(), pair.public_key().as_ref().to_vec()))
@@ -242,8 +243,11 @@ impl Metadata {
                     tx.lock_role().await?;
                     let text = match reason {
                         Some(reason) => {
-                            tx.execute("UPDATE site SET halted = $1 WHERE id = 1 AND halted IS NULL", vec![reason.into()])
-                                .await
+                            tx.execute(
+                                "UPDATE site SET halted = $1 WHERE id = 1 AND halted IS NULL",
+                                vec![reason.into()],
+                            )
+                            .await
                         }
                         None => tx.execute("UPDATE site SET halted = NULL WHERE id = 1", vec![]).await,
                     };

@@ -228,4 +228,4 @@ CREATE TABLE tracked_items (
   verified_at_us BIGINT,
   PRIMARY KEY (repository, kind, key)
 );
-CREATE INDEX tracked_items_failed ON tracked_items (next_attempt_us) WHERE state = 'failed';
+CREATE INDEX tracked_items_unsettled ON tracked_items (repository, kind, next_attempt_us) WHERE state <> 'synced';

@@ -39,8 +39,9 @@ impl PostgresOptions {
     /// # Errors
     /// [`Error::Refused`] when it cannot be read; the text does not repeat it, since it may hold a password.
     pub fn parse(text: &str) -> Result<Self> {
-        let config = tokio_postgres::Config::from_str(text)
-            .map_err(|_| Error::Refused("the database address cannot be read: use postgres://user@host:port/name".into()))?;
+        let config = tokio_postgres::Config::from_str(text).map_err(|_| {
+            Error::Refused("the database address cannot be read: use postgres://user@host:port/name".into())
+        })?;
         Ok(Self { config, max_connections: 16 })
     }
 
@@ -73,7 +74,11 @@ pub(crate) struct PostgresDb {
 }
 
 impl PostgresDb {
-    pub(super) async fn connect(options: &PostgresOptions, clock: &Clock, signals: LogSignals) -> Result<Self> {
+    pub(super) async fn connect(
+        options: &PostgresOptions,
+        clock: &Clock,
+        signals: LogSignals,
+    ) -> Result<Self> {
         let mut config = options.config.clone();
         // Acknowledged means synced, whatever the server's default; nobody holds a lock for ever.
         config.options(
@@ -112,7 +117,8 @@ impl PostgresDb {
         }
         if facts.text(1)? == "off" {
             return Err(Error::Refused(
-                "the PostgreSQL server runs with fsync=off and would lose acknowledged pushes: set fsync=on".to_owned(),
+                "the PostgreSQL server runs with fsync=off and would lose acknowledged pushes: set fsync=on"
+                    .to_owned(),
             ));
         }
         if facts.int(2)? < 150_000 {

@@ -50,8 +50,9 @@ pub(crate) struct SqliteDb {
 impl SqliteDb {
     /// Opens or creates the file and starts its writer thread.
     pub(super) fn open(path: &Path, clock: &Clock, signals: LogSignals) -> Result<Self> {
-        let connection = Connection::open(path)
-            .map_err(|error| Error::Refused(format!("cannot open the database {}: {error}", path.display())))?;
+        let connection = Connection::open(path).map_err(|error| {
+            Error::Refused(format!("cannot open the database {}: {error}", path.display()))
+        })?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         // FULL: in WAL mode, NORMAL loses acknowledged commits with the power.
         connection.execute_batch(
@@ -159,13 +160,15 @@ fn closed() -> Error {
 /// A file that was just created is durable only once its directory is.
 fn sync_directory(path: &Path) -> Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|error| Error::Refused(format!("cannot sync the directory {}: {error}", directory.display())))
+    std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| {
+        Error::Refused(format!("cannot sync the directory {}: {error}", directory.display()))
+    })
 }
 
 /// Runs blocking work off the reactor.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Error::Bug(error.to_string()))?
 }
 
@@ -211,7 +214,8 @@ where
     }
 
     fn answer(self: Box<Self>, commit: Result<()>) {
-        let own = self.result.unwrap_or_else(|| Err(Error::Bug("a closure was answered before it ran".to_owned())));
+        let own =
+            self.result.unwrap_or_else(|| Err(Error::Bug("a closure was answered before it ran".to_owned())));
         let answer = match (own, commit) {
             (Ok(_), Err(lost)) => Err(lost),
             (own, _) => own,
@@ -292,7 +296,9 @@ impl Writer {
         let outcome = job.run(&mut self.tx);
         // SQLITE_FULL and its like roll back everything, savepoints included: what followed would run outside.
         if self.connection()?.is_autocommit() {
-            return Err(outcome.err().unwrap_or_else(|| Error::Bug("a closure ended the transaction".to_owned())));
+            return Err(outcome
+                .err()
+                .unwrap_or_else(|| Error::Bug("a closure ended the transaction".to_owned())));
         }
         match outcome {
             Ok(()) => at_once(self.tx.script("RELEASE closure")),
@@ -316,7 +322,9 @@ impl Writer {
     fn connection(&self) -> Result<&Connection> {
         match &self.tx.session {
             Session::Sqlite(connection) => Ok(connection),
-            Session::Postgres(_) => Err(Error::Bug("the SQLite writer holds a PostgreSQL session".to_owned())),
+            Session::Postgres(_) => {
+                Err(Error::Bug("the SQLite writer holds a PostgreSQL session".to_owned()))
+            }
         }
     }
 }

@@ -8,9 +8,7 @@ use super::{
     postgres::PostgresSession,
     value::{Row, Value, from_sqlite},
 };
-use crate::{
-    Clock, Epoch, Error, Event, EventKind, Incarnation, LogHead, LogPosition, Result, event::chain,
-};
+use crate::{Clock, Epoch, Error, Event, EventKind, Incarnation, LogHead, LogPosition, Result, event::chain};
 use std::sync::Arc;
 
 /// PostgreSQL's advisory lock that role changes take exclusively and originating transactions share.
@@ -288,7 +286,8 @@ pub(super) fn query_sqlite(connection: &Connection, text: &str, params: &[Value]
     let mut rows = statement.query(rusqlite::params_from_iter(params.iter()))?;
     let mut answer = Vec::new();
     while let Some(row) = rows.next()? {
-        let values = (0..columns).map(|index| from_sqlite(row.get_ref(index)?)).collect::<Result<Vec<_>>>()?;
+        let values =
+            (0..columns).map(|index| from_sqlite(row.get_ref(index)?)).collect::<Result<Vec<_>>>()?;
         answer.push(Row(values));
     }
     Ok(answer)

@@ -72,7 +72,9 @@ impl Row {
 
     pub(crate) fn opt_digest(&self, index: usize) -> Result<Option<Digest>> {
         self.opt_blob(index)?
-            .map(|key| Digest::from_key(&key).map_err(|error| Error::Corrupt(format!("column {index}: {error}"))))
+            .map(|key| {
+                Digest::from_key(&key).map_err(|error| Error::Corrupt(format!("column {index}: {error}")))
+            })
             .transpose()
     }
 
@@ -81,7 +83,8 @@ impl Row {
     }
 
     pub(crate) fn uuid(&self, index: usize) -> Result<Uuid> {
-        Uuid::from_slice(&self.blob(index)?).map_err(|error| Error::Corrupt(format!("column {index}: {error}")))
+        Uuid::from_slice(&self.blob(index)?)
+            .map_err(|error| Error::Corrupt(format!("column {index}: {error}")))
     }
 
     /// A SHA-256 running hash.
@@ -208,7 +211,8 @@ impl rusqlite::ToSql for Value {
             Self::Blob(value) => ToSqlOutput::Borrowed(ValueRef::Blob(value)),
             Self::Blobs(values) => {
                 // Read back by json_each and unhex: see the `{any $N}` fragment.
-                let quoted: Vec<String> = values.iter().map(|value| format!("\"{}\"", hex::encode(value))).collect();
+                let quoted: Vec<String> =
+                    values.iter().map(|value| format!("\"{}\"", hex::encode(value))).collect();
                 ToSqlOutput::Owned(Owned::Text(format!("[{}]", quoted.join(","))))
             }
         })
@@ -221,7 +225,8 @@ pub(super) fn from_sqlite(value: rusqlite::types::ValueRef<'_>) -> Result<Value>
         ValueRef::Null => Value::Null,
         ValueRef::Integer(value) => Value::Int(value),
         ValueRef::Text(value) => Value::Text(
-            String::from_utf8(value.to_vec()).map_err(|_| Error::Corrupt("text that is not UTF-8".to_owned()))?,
+            String::from_utf8(value.to_vec())
+                .map_err(|_| Error::Corrupt("text that is not UTF-8".to_owned()))?,
         ),
         ValueRef::Blob(value) => Value::Blob(Bytes::copy_from_slice(value)),
         ValueRef::Real(_) => return Err(Error::Bug("a query answered with a float".to_owned())),
@@ -244,7 +249,13 @@ impl ToSql for Value {
     fn accepts(ty: &Type) -> bool {
         matches!(
             *ty,
-            Type::INT4 | Type::INT8 | Type::BOOL | Type::TEXT | Type::VARCHAR | Type::BYTEA | Type::BYTEA_ARRAY
+            Type::INT4
+                | Type::INT8
+                | Type::BOOL
+                | Type::TEXT
+                | Type::VARCHAR
+                | Type::BYTEA
+                | Type::BYTEA_ARRAY
         )
     }
 
@@ -256,12 +267,12 @@ pub(super) fn from_postgres(row: &tokio_postgres::Row) -> Result<Row> {
     for (index, column) in row.columns().iter().enumerate() {
         let value = match *column.type_() {
             Type::INT8 => row.try_get::<_, Option<i64>>(index)?.map_or(Value::Null, Value::Int),
-            Type::INT4 => {
-                row.try_get::<_, Option<i32>>(index)?.map_or(Value::Null, |value| Value::Int(i64::from(value)))
-            }
-            Type::BOOL => {
-                row.try_get::<_, Option<bool>>(index)?.map_or(Value::Null, |value| Value::Int(i64::from(value)))
-            }
+            Type::INT4 => row
+                .try_get::<_, Option<i32>>(index)?
+                .map_or(Value::Null, |value| Value::Int(i64::from(value))),
+            Type::BOOL => row
+                .try_get::<_, Option<bool>>(index)?
+                .map_or(Value::Null, |value| Value::Int(i64::from(value))),
             Type::BYTEA => row
                 .try_get::<_, Option<&[u8]>>(index)?
                 .map_or(Value::Null, |value| Value::Blob(Bytes::copy_from_slice(value))),
