@@ -1,0 +1,98 @@
+//! Deleting a manifest: its own tags go first, its siblings' stay (hazard R4).
+//! Invariant: no tag is left that points at a deleted manifest.
+
+use twinport_oci::{Digest, RepositoryName, Tag};
+
+use super::tag_of;
+use crate::{
+    Actor, EventKind, Result,
+    db::{Db, Tx, Value},
+    deletions::{Candidate, Deleted, bury},
+    repositories::lock_shared,
+    tags,
+};
+
+/// Tags that one transaction deletes.
+const TAGS_PER_STEP: usize = 500;
+
+pub(crate) const LOCK_EXCLUSIVE: &str =
+    "SELECT media_type, size, subject FROM manifests WHERE repository_id = $1 AND digest = $2 {for update}";
+pub(crate) const TAGS_LOCK: &str = "SELECT name FROM tags WHERE repository_id = $1 AND digest = $2 \
+     ORDER BY name LIMIT $3 {for update}";
+pub(crate) const TAGS_LEFT: &str = "SELECT 1 FROM tags WHERE repository_id = $1 AND digest = $2 LIMIT $3";
+pub(crate) const QUEUE_CHILDREN: &str = "INSERT INTO gc_candidates (kind, repository, digest, queued_at_us) \
+     SELECT CASE kind WHEN 'blob' THEN $5 ELSE $6 END, $3, child, $4 FROM manifest_references \
+     WHERE repository_id = $1 AND manifest = $2";
+
+pub(super) async fn delete_manifest(
+    db: &Db,
+    repository: &RepositoryName,
+    digest: &Digest,
+    actor: &Actor,
+) -> Result<bool> {
+    let (name, digest, actor) = (repository.clone(), *digest, actor.clone());
+    let mut began = false;
+    loop {
+        let (name, actor) = (name.clone(), actor.clone());
+        let step = db
+            .write(move |tx| {
+                let (name, actor) = (name.clone(), actor.clone());
+                Box::pin(async move { delete_step(tx, &name, &digest, &actor).await })
+            })
+            .await?;
+        match step {
+            Step::TagsLeft => began = true,
+            Step::Gone => return Ok(true),
+            Step::Unknown => return Ok(began),
+        }
+    }
+}
+
+enum Step {
+    Unknown,
+    TagsLeft,
+    Gone,
+}
+
+async fn delete_step(tx: &mut Tx, name: &RepositoryName, digest: &Digest, actor: &Actor) -> Result<Step> {
+    let origin = tx.guard_origin().await?;
+    let Some(repository) = lock_shared(tx, name).await? else { return Ok(Step::Unknown) };
+    let key: Vec<Value> = vec![repository.id.into(), digest.into()];
+    // While this row is locked, no push can point another tag at it.
+    let Some(manifest) = tx.query_opt(LOCK_EXCLUSIVE, key.clone()).await? else { return Ok(Step::Unknown) };
+    let tags = lock_tags(tx, &key, TAGS_PER_STEP as u64).await?;
+    let mut bound = key.clone();
+    bound.push(Value::from(TAGS_PER_STEP as u64 + 1));
+    let tags_left = tx.query(TAGS_LEFT, bound).await?.len() > tags.len();
+
+    let removed = tags.iter().map(|tag| (tag.clone(), *digest)).collect::<Vec<_>>();
+    tags::remove(tx, &origin, &repository, &removed, actor).await?;
+    if tags_left {
+        return Ok(Step::TagsLeft);
+    }
+    let mut event = repository.event(&origin, EventKind::ManifestDeleted, actor);
+    event.digest = Some(*digest);
+    event.media_type = manifest.opt_text(0)?;
+    event.size = Some(manifest.size(1)?);
+    event.subject = manifest.opt_digest(2)?;
+    let change = tx.append(&event).await?;
+    let mut queue = key.clone();
+    queue.extend([
+        repository.uuid.into(),
+        tx.now_us().into(),
+        Candidate::Link.as_str().into(),
+        Candidate::Manifest.as_str().into(),
+    ]);
+    tx.execute(QUEUE_CHILDREN, queue).await?;
+    tx.execute("DELETE FROM manifest_references WHERE repository_id = $1 AND manifest = $2", key.clone())
+        .await?;
+    tx.execute("DELETE FROM manifests WHERE repository_id = $1 AND digest = $2", key).await?;
+    bury(tx, repository.uuid, Deleted::Manifest, digest, Some(digest), &change).await?;
+    Ok(Step::Gone)
+}
+
+async fn lock_tags(tx: &mut Tx, key: &[Value], limit: u64) -> Result<Vec<Tag>> {
+    let mut params = key.to_vec();
+    params.push(limit.into());
+    tx.query(TAGS_LOCK, params).await?.iter().map(|row| tag_of(&row.text(0)?)).collect()
+}

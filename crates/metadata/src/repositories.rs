@@ -1,0 +1,179 @@
+//! Repositories: a global uuid, a path that may change.
+//! Invariant: names are locked before rows and rows before event ids, so conflicting changes are numbered in the
+//! order they took effect, and no two transactions wait for each other.
+
+mod removal;
+
+use twinport_oci::RepositoryName;
+use uuid::Uuid;
+
+use crate::{
+    Actor, Error, Event, EventKind, Metadata, RepositoryUuid, Result,
+    db::{Origin, Row, Tx, Value},
+};
+
+pub(crate) use self::removal::{Leftover, Outcome as Removal, remove};
+
+/// A repository, as its row says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repository {
+    /// The row's key on this site; never replicated, never used twice.
+    pub id: i64,
+    /// The repository's identity at every site, across renames.
+    pub uuid: RepositoryUuid,
+    pub name: RepositoryName,
+}
+
+pub(crate) const FIND: &str = "SELECT id, uuid FROM repositories WHERE path = $1";
+pub(crate) const LOCK_SHARED: &str = "SELECT id, uuid FROM repositories WHERE path = $1 {for key share}";
+pub(crate) const LOCK_EXCLUSIVE: &str = "SELECT id, uuid FROM repositories WHERE path = $1 {for update}";
+pub(crate) const LIST: &str = "SELECT path FROM repositories WHERE path > $1 ORDER BY path LIMIT $2";
+
+impl Repository {
+    fn from_row(row: &Row, name: &RepositoryName) -> Result<Self> {
+        Ok(Self { id: row.int(0)?, uuid: RepositoryUuid(row.uuid(1)?), name: name.clone() })
+    }
+
+    /// An event about this repository, by `actor`.
+    pub(crate) fn event(&self, origin: &Origin, kind: EventKind, actor: &Actor) -> Event {
+        Event {
+            repository: Some(self.uuid),
+            path: Some(self.name.clone()),
+            actor: Some(actor.name.clone()),
+            correlation: actor.correlation.clone(),
+            ..origin.event(kind)
+        }
+    }
+}
+
+impl Metadata {
+    /// The repository at this path.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn repository(&self, name: &RepositoryName) -> Result<Option<Repository>> {
+        let row = self.db.query_opt(FIND, vec![name.as_str().into()]).await?;
+        row.map(|row| Repository::from_row(&row, name)).transpose()
+    }
+
+    /// Up to `limit` repository names after `after`, in byte order.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn repositories(&self, after: Option<&str>, limit: u32) -> Result<Vec<RepositoryName>> {
+        let rows = self.db.scan(LIST, vec![after.unwrap_or_default().into(), limit.into()]).await?;
+        rows.iter()
+            .map(|row| {
+                let path = row.text(0)?;
+                RepositoryName::parse(&path)
+                    .map_err(|error| Error::Corrupt(format!("a repository's path: {error}")))
+            })
+            .collect()
+    }
+
+    /// Gives a repository another path; its uuid and everything in it stay. `false`: there is none at `from`.
+    ///
+    /// # Errors
+    /// [`Error::RepositoryExists`] when `to` is taken; [`Error::NotPrimary`], [`Error::Halted`].
+    pub async fn rename_repository(
+        &self,
+        from: &RepositoryName,
+        to: &RepositoryName,
+        actor: &Actor,
+    ) -> Result<bool> {
+        let (from, to, actor) = (from.clone(), to.clone(), actor.clone());
+        self.db
+            .write(move |tx| {
+                let (from, to, actor) = (from.clone(), to.clone(), actor.clone());
+                Box::pin(async move { rename(tx, &from, &to, &actor).await })
+            })
+            .await
+    }
+}
+
+async fn rename(tx: &mut Tx, from: &RepositoryName, to: &RepositoryName, actor: &Actor) -> Result<bool> {
+    let origin = tx.guard_origin().await?;
+    let (first, second) = if from < to { (from, to) } else { (to, from) };
+    lock_path(tx, first).await?;
+    lock_path(tx, second).await?;
+    let Some(repository) = lock_exclusive(tx, from).await? else { return Ok(false) };
+    if tx.query_opt(FIND, vec![to.as_str().into()]).await?.is_some() {
+        return Err(Error::RepositoryExists(to.to_string()));
+    }
+    let renamed = Repository { name: to.clone(), ..repository };
+    let mut event = renamed.event(&origin, EventKind::RepositoryRenamed, actor);
+    event.previous_path = Some(from.clone());
+    let change = tx.append(&event).await?;
+    let mut params = vec![renamed.id.into(), to.as_str().into()];
+    params.extend(change.columns());
+    tx.execute(
+        "UPDATE repositories SET path = $2, change = $3, position_epoch = $4, position_seq = $5 WHERE id = $1",
+        params,
+    )
+    .await?;
+    Ok(true)
+}
+
+/// Makes the repository stay, under this path, until the transaction ends; pushes share this lock.
+pub(crate) async fn lock_shared(tx: &mut Tx, name: &RepositoryName) -> Result<Option<Repository>> {
+    let row = tx.query_opt(LOCK_SHARED, vec![name.as_str().into()]).await?;
+    row.map(|row| Repository::from_row(&row, name)).transpose()
+}
+
+/// Waits for every push into the repository to end, and keeps others out until the transaction ends.
+pub(crate) async fn lock_exclusive(tx: &mut Tx, name: &RepositoryName) -> Result<Option<Repository>> {
+    let row = tx.query_opt(LOCK_EXCLUSIVE, vec![name.as_str().into()]).await?;
+    row.map(|row| Repository::from_row(&row, name)).transpose()
+}
+
+/// A repository that a push goes into, locked; perhaps made by this very transaction.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) repository: Repository,
+    pub(crate) created: bool,
+}
+
+/// Locks the repository at `name`, or makes it. Before any other row lock of the transaction; when all of those
+/// are held, the caller calls [`Target::log_creation`].
+pub(crate) async fn lock_or_create(tx: &mut Tx, name: &RepositoryName) -> Result<Target> {
+    if let Some(repository) = lock_shared(tx, name).await? {
+        return Ok(Target { repository, created: false });
+    }
+    lock_path(tx, name).await?;
+    // Whoever held the name before may have made it.
+    if let Some(repository) = lock_shared(tx, name).await? {
+        return Ok(Target { repository, created: false });
+    }
+    let uuid = RepositoryUuid(Uuid::new_v4());
+    let row = tx
+        .query_opt(
+            "INSERT INTO repositories (uuid, path, created_at_us) VALUES ($1, $2, $3) RETURNING id",
+            vec![uuid.into(), name.as_str().into(), tx.now_us().into()],
+        )
+        .await?
+        .ok_or_else(|| Error::Bug("an insert returned no id".to_owned()))?;
+    let repository = Repository { id: row.int(0)?, uuid, name: name.clone() };
+    Ok(Target { repository, created: true })
+}
+
+impl Target {
+    /// Appends the creation's event if this transaction made the repository.
+    pub(crate) async fn log_creation(&self, tx: &mut Tx, origin: &Origin, actor: &Actor) -> Result<()> {
+        if !self.created {
+            return Ok(());
+        }
+        let change = tx.append(&self.repository.event(origin, EventKind::RepositoryCreated, actor)).await?;
+        let mut params: Vec<Value> = vec![self.repository.id.into()];
+        params.extend(change.columns());
+        tx.execute(
+            "UPDATE repositories SET change = $2, position_epoch = $3, position_seq = $4 WHERE id = $1",
+            params,
+        )
+        .await?;
+        Ok(())
+    }
+}
+
+async fn lock_path(tx: &mut Tx, name: &RepositoryName) -> Result<()> {
+    tx.lock_name(&format!("repository:{name}")).await
+}

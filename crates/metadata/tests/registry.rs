@@ -1,0 +1,22 @@
+//! The registry half of metadata: one behavioural suite, run on SQLite and on PostgreSQL.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+#[path = "support/replay.rs"]
+mod replay;
+#[path = "support/site.rs"]
+mod site;
+
+#[path = "registry/blobs.rs"]
+mod blobs;
+#[path = "registry/deletions.rs"]
+mod deletions;
+#[path = "registry/manifests.rs"]
+mod manifests;
+#[path = "registry/paging.rs"]
+mod paging;
+#[path = "registry/replaying.rs"]
+mod replaying;
+#[path = "registry/repositories.rs"]
+mod repositories;
+#[path = "registry/uploads.rs"]
+mod uploads;

@@ -1,0 +1,11 @@
+//! What tests run against: databases, file systems that lose power. Never linked into the product.
+
+mod image;
+mod postgres;
+mod site;
+mod power_cut;
+
+pub use image::{Image, MANIFEST, pull_whole, push_blob};
+pub use site::{SiteDatabase, SiteProcess};
+pub use postgres::{POSTGRES_VARIABLE, TemporaryPostgres, postgres_database, postgres_url};
+pub use power_cut::{Faults, PowerCut};
