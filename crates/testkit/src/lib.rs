@@ -2,10 +2,10 @@
 
 mod image;
 mod postgres;
-mod site;
 mod power_cut;
+mod site;
 
 pub use image::{Image, MANIFEST, pull_whole, push_blob};
-pub use site::{SiteDatabase, SiteProcess};
 pub use postgres::{POSTGRES_VARIABLE, TemporaryPostgres, postgres_database, postgres_url};
 pub use power_cut::{Faults, PowerCut};
+pub use site::{SiteDatabase, SiteProcess};

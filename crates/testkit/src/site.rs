@@ -1,0 +1,237 @@
+//! One site as an operator runs it: a `twinport serve` process with a data directory, killed and restarted at will.
+//! Guards: a process ends with the test that started it.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+
+/// How long a start may take on a loaded machine.
+const START: Duration = Duration::from_secs(60);
+
+/// Where a site keeps its metadata.
+#[derive(Clone, Debug)]
+pub enum SiteDatabase {
+    /// SQLite in the data directory.
+    Embedded,
+    /// The URL of a database of its own: `postgres://user@host:port/name`.
+    Postgres(String),
+}
+
+/// A running or killed `twinport serve`.
+#[derive(Debug)]
+pub struct SiteProcess {
+    binary: PathBuf,
+    data: PathBuf,
+    address: SocketAddr,
+    database: SiteDatabase,
+    child: Option<Child>,
+}
+
+impl SiteProcess {
+    /// Starts a site on a free loopback port and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it ends or does not get ready; the text has its log.
+    pub fn start(binary: &Path, data: &Path, database: SiteDatabase) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(data)?;
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let mut site =
+            Self { binary: binary.to_owned(), data: data.to_owned(), address, database, child: None };
+        site.start_again()?;
+        Ok(site)
+    }
+
+    /// Starts a killed site on the same address and data, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it ends or does not get ready; the text has its log.
+    pub fn start_again(&mut self) -> anyhow::Result<()> {
+        self.spawn()?;
+        self.wait_ready()
+    }
+
+    /// Starts it without waiting, so that it can be killed while it recovers.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn spawn(&mut self) -> anyhow::Result<()> {
+        ensure!(self.child.is_none(), "the site runs already");
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path())?;
+        let mut command = self.command();
+        command.arg("serve").args(self.site_arguments()?);
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
+        self.child = Some(child.with_context(|| format!("cannot run {}", self.binary.display()))?);
+        Ok(())
+    }
+
+    /// Waits until the site says that it is ready.
+    ///
+    /// # Errors
+    /// When it ends first, or takes longer than a minute; the text has its log.
+    pub fn wait_ready(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START;
+        while !is_ready(self.address) {
+            let ended = self.child.as_mut().map(Child::try_wait).transpose()?.flatten();
+            if let Some(status) = ended {
+                self.child = None;
+                bail!("the site ended with {status}:\n{}", self.log());
+            }
+            ensure!(Instant::now() < deadline, "the site did not get ready:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// SIGTERM, and waits for the drain.
+    ///
+    /// # Errors
+    /// When it does not end within a minute.
+    pub fn terminate(&mut self) -> anyhow::Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let pid =
+            rustix::process::Pid::from_raw(i32::try_from(child.id())?).context("a process has a pid")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let deadline = Instant::now() + START;
+        while child.try_wait()?.is_none() {
+            if Instant::now() >= deadline {
+                let _ = child.kill();
+                bail!("the site did not drain:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// `http://127.0.0.1:PORT`
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The address it listens on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its data directory.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The process, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Everything that all its lives have logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Runs `twinport ARGUMENTS` against this site, as an operator does.
+    ///
+    /// # Errors
+    /// When the program cannot be run; that it failed is in the answer.
+    pub fn run(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        let mut command = self.command();
+        command.args(arguments).arg("--data").arg(&self.data);
+        Ok(command.stdin(Stdio::null()).output()?)
+    }
+
+    /// [`Self::run`] with `--output json`; what it printed.
+    ///
+    /// # Errors
+    /// When it fails, with what it said; when it printed no JSON.
+    pub fn json(&self, arguments: &[&str]) -> anyhow::Result<serde_json::Value> {
+        let output = self.run(&[arguments, &["--output", "json"]].concat())?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "twinport {} failed: {said}", arguments.join(" "));
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("no JSON: {}", String::from_utf8_lossy(&output.stdout)))
+    }
+
+    /// Joins `secondary` to this site under `name`, this one being called `own`.
+    ///
+    /// # Errors
+    /// When a step fails, with what it said.
+    pub fn join(&self, own: &str, secondary: &Self, name: &str) -> anyhow::Result<()> {
+        let url = self.url();
+        let added = self.json(&["site", "add", name, "--as", own, "--url", &url])?;
+        let token = added["token"].as_str().context("site add prints a token")?;
+        secondary.json(&["site", "join", "--token", token])?;
+        Ok(())
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.env_remove("TWINPORT_TEST_POSTGRES").env("NO_COLOR", "1");
+        command
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.data.with_extension("log")
+    }
+
+    fn site_arguments(&self) -> anyhow::Result<Vec<String>> {
+        let data = self.data.to_str().context("the data directory is UTF-8")?.to_owned();
+        let mut arguments = vec!["--data".to_owned(), data, "--addr".to_owned(), self.address.to_string()];
+        if let SiteDatabase::Postgres(url) = &self.database {
+            let config = self.data.with_extension("yml");
+            std::fs::write(&config, postgres_config(url, &self.data)?)?;
+            arguments.extend(["--config".to_owned(), config.to_string_lossy().into_owned()]);
+        }
+        Ok(arguments)
+    }
+}
+
+impl Drop for SiteProcess {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn postgres_config(url: &str, data: &Path) -> anyhow::Result<String> {
+    let rest = url.strip_prefix("postgres://").context("a postgres:// URL")?;
+    let (account, rest) = rest.split_once('@').context("a user")?;
+    let (host, database) = rest.split_once('/').context("a database")?;
+    let (host, port) = host.split_once(':').context("a port")?;
+    let (user, password) = account.split_once(':').unwrap_or((account, ""));
+    let root = data.join("blobs");
+    Ok(format!(
+        "version: 0.1\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
+         database: {{enabled: true, host: {host}, port: {port}, dbname: {database}, user: {user}, \
+         password: \"{password}\", sslmode: disable}}\n",
+        root.display()
+    ))
+}
+
+/// One request without a client: a connection that is refused is an answer too.
+fn is_ready(address: SocketAddr) -> bool {
+    use std::io::{Read as _, Write as _};
+    let Ok(mut stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)) else {
+        return false;
+    };
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
+    let request = format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let mut answer = String::new();
+    stream.write_all(request.as_bytes()).is_ok()
+        && stream.read_to_string(&mut answer).is_ok()
+        && answer.starts_with("HTTP/1.1 200")
+}
