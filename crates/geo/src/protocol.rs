@@ -10,7 +10,7 @@ mod status;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use twinport_metadata::{Epoch, EpochRecord, Federation, Incarnation, LogHead, LogPosition};
+use twinport_metadata::{Epoch, EpochRecord, Federation, Incarnation, LogHead, LogPosition, SiteRecord};
 
 use crate::{Error, Refusal, RefusalCode, Result};
 
@@ -217,8 +217,8 @@ pub struct JoinResponse {
     pub epochs: Vec<EpochLine>,
     /// The log's head with the join in it: the backfill lists from here, the stream goes on after it.
     pub head: Head,
-    /// Every joined site except the primary, the new one included.
-    pub sites: Vec<SiteInfo>,
+    /// Every site that ever joined, the new one included and removed ones too: they are refused everywhere.
+    pub sites: Vec<SiteRecord>,
     /// The primary's clock (µs since the epoch, UTC).
     pub clock_us: i64,
 }

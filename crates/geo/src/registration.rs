@@ -212,20 +212,9 @@ impl Registrar {
             versions: Versions::OURS,
             epochs: epochs.into_iter().map(Into::into).collect(),
             head: head.into(),
-            sites: sites.into_iter().filter(|site| site.state == SiteState::Joined).map(Into::into).collect(),
+            sites,
             clock_us: self.metadata.clock().now_us(),
         })
-    }
-}
-
-impl From<SiteRecord> for SiteInfo {
-    fn from(site: SiteRecord) -> Self {
-        Self {
-            name: site.name,
-            incarnation: site.incarnation,
-            public_key: site.public_key,
-            internal_url: site.internal_url,
-        }
     }
 }
 
