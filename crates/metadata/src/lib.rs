@@ -20,6 +20,8 @@ mod manifests;
 mod metadata;
 mod migrations;
 mod position;
+#[cfg(test)]
+mod query_plans;
 mod referrers;
 mod reports;
 mod repositories;

@@ -1,8 +1,8 @@
 //! Manifests: verbatim bytes, what they point at, and the event that says so.
 //! Invariant: bytes and media type are answered as they were pushed first, at every site.
 
-mod delete;
-mod put;
+pub(crate) mod delete;
+pub(crate) mod put;
 
 use bytes::Bytes;
 use twinport_oci::{Digest, Reference, RepositoryName, Tag};

@@ -2,7 +2,7 @@
 //! Invariant: names are locked before rows and rows before event ids, so conflicting changes are numbered in the
 //! order they took effect, and no two transactions wait for each other.
 
-mod removal;
+pub(crate) mod removal;
 
 use twinport_oci::RepositoryName;
 use uuid::Uuid;

@@ -90,6 +90,8 @@ CREATE TABLE manifests (
   PRIMARY KEY (repository_id, digest)
 );
 CREATE INDEX manifests_by_subject ON manifests (repository_id, subject, digest) WHERE subject IS NOT NULL;
+CREATE INDEX manifests_by_subject_and_type ON manifests (repository_id, subject, artifact_type, digest)
+  WHERE subject IS NOT NULL;
 CREATE INDEX manifests_in_motion ON manifests (change) WHERE position_seq IS NULL;
 CREATE TABLE tags (
   repository_id BIGINT NOT NULL,
@@ -101,7 +103,7 @@ CREATE TABLE tags (
   position_seq BIGINT,
   PRIMARY KEY (repository_id, name)
 );
-CREATE INDEX tags_by_digest ON tags (repository_id, digest);
+CREATE INDEX tags_by_digest ON tags (repository_id, digest, name);
 CREATE INDEX tags_in_motion ON tags (change) WHERE position_seq IS NULL;
 CREATE TABLE tombstones (
   repository BLOB NOT NULL,

@@ -13,15 +13,15 @@ use crate::{
 /// Rows of each table that one transaction deletes.
 const ROWS_PER_STEP: i64 = 1000;
 
-const DELETE_TAGS: &str = "DELETE FROM tags WHERE repository_id = $1 AND name IN \
+pub(crate) const DELETE_TAGS: &str = "DELETE FROM tags WHERE repository_id = $1 AND name IN \
      (SELECT name FROM tags WHERE repository_id = $1 ORDER BY name LIMIT $2)";
-const DELETE_REFERENCES: &str = "DELETE FROM manifest_references WHERE repository_id = $1 AND manifest IN \
+pub(crate) const DELETE_REFERENCES: &str = "DELETE FROM manifest_references WHERE repository_id = $1 AND manifest IN \
      (SELECT digest FROM manifests WHERE repository_id = $1 ORDER BY digest LIMIT $2)";
-const DELETE_MANIFESTS: &str = "DELETE FROM manifests WHERE repository_id = $1 AND digest IN \
+pub(crate) const DELETE_MANIFESTS: &str = "DELETE FROM manifests WHERE repository_id = $1 AND digest IN \
      (SELECT digest FROM manifests WHERE repository_id = $1 ORDER BY digest LIMIT $2)";
-const QUEUE_LINKS: &str = "INSERT INTO gc_candidates (kind, repository, digest, queued_at_us) \
+pub(crate) const QUEUE_LINKS: &str = "INSERT INTO gc_candidates (kind, repository, digest, queued_at_us) \
      SELECT $5, $3, digest, $4 FROM blob_links WHERE repository_id = $1 ORDER BY digest LIMIT $2";
-const DELETE_LINKS: &str = "DELETE FROM blob_links WHERE repository_id = $1 AND digest IN \
+pub(crate) const DELETE_LINKS: &str = "DELETE FROM blob_links WHERE repository_id = $1 AND digest IN \
      (SELECT digest FROM blob_links WHERE repository_id = $1 ORDER BY digest LIMIT $2)";
 
 impl Metadata {

@@ -40,7 +40,7 @@ async fn random_operations_of_many_clients_replay_to_the_state(site: TestSite) {
 fn seed() -> u64 {
     let seed = std::env::var("TWINPORT_TEST_SEED").ok().and_then(|text| text.parse().ok());
     let seed = seed.unwrap_or_else(rand::random);
-    println!("TWINPORT_TEST_SEED={seed}");
+    eprintln!("TWINPORT_TEST_SEED={seed}");
     seed
 }
 
