@@ -1,6 +1,9 @@
 //! The one checksum of a repository that both sites compute.
 //! Guards: the same manifests and tags give the same checksum on every database, and any difference another.
 
+#[cfg(test)]
+mod tests;
+
 use sha2::{Digest as _, Sha256};
 
 use crate::{
