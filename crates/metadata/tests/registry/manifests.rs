@@ -205,4 +205,5 @@ async fn pushes_that_share_tags_in_opposite_order_do_not_wait_for_each_other(sit
     }
     let log = site.log().await;
     assert_eq!(replay(&site.metadata, &log, &Closures::new()).await, stored(&site.metadata).await);
+    assert_eq!(site.deadlocks().await, 0);
 }

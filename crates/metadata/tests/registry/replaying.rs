@@ -34,6 +34,7 @@ async fn random_operations_of_many_clients_replay_to_the_state(site: TestSite) {
         client.await.unwrap();
     }
     check(&site, seed).await;
+    assert_eq!(site.deadlocks().await, 0, "seed {seed}");
 }
 
 /// From TWINPORT_TEST_SEED where a failure is to be repeated.

@@ -95,6 +95,26 @@ impl TestSite {
         }
     }
 
+    /// Closes the site; how many of its transactions had to be broken because they waited for each other.
+    pub(crate) async fn deadlocks(&self) -> i64 {
+        self.metadata.close().await;
+        if matches!(self.storage, Storage::Sqlite(_)) {
+            return 0;
+        }
+        // A session reports its deadlocks at the latest when it ends.
+        let others = "SELECT COUNT(*) FROM pg_stat_activity \
+                      WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+        for _ in 0..200 {
+            if self.count(others).await == 0 {
+                return self
+                    .count("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+                    .await;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("the site's sessions did not end");
+    }
+
     /// The whole log, every acknowledged write in it.
     pub(crate) async fn log(&self) -> Vec<LoggedEvent> {
         self.metadata.sequence_now().await.unwrap();
