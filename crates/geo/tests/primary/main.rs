@@ -5,6 +5,7 @@ mod credentials;
 mod feed;
 mod handshake;
 mod joins;
+mod listing;
 mod site;
 
 /// Runs each scenario on SQLite and, where a server is at hand, on PostgreSQL.
