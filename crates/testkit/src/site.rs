@@ -10,6 +10,8 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 
+use crate::{Field, records};
+
 /// How long a start may take on a loaded machine.
 const START: Duration = Duration::from_secs(60);
 
@@ -39,7 +41,7 @@ impl SiteProcess {
     /// When it ends or does not get ready; the text has its log.
     pub fn start(binary: &Path, data: &Path, database: SiteDatabase) -> anyhow::Result<Self> {
         std::fs::create_dir_all(data)?;
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let address = free_address()?;
         let mut site =
             Self { binary: binary.to_owned(), data: data.to_owned(), address, database, child: None };
         site.start_again()?;
@@ -133,6 +135,12 @@ impl SiteProcess {
         &self.data
     }
 
+    /// Where it keeps its metadata.
+    #[must_use]
+    pub fn database(&self) -> &SiteDatabase {
+        &self.database
+    }
+
     /// The process, while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
@@ -172,11 +180,33 @@ impl SiteProcess {
     /// # Errors
     /// When a step fails, with what it said.
     pub fn join(&self, own: &str, secondary: &Self, name: &str) -> anyhow::Result<()> {
-        let url = self.url();
-        let added = self.json(&["site", "add", name, "--as", own, "--url", &url])?;
-        let token = added["token"].as_str().context("site add prints a token")?;
-        secondary.json(&["site", "join", "--token", token])?;
+        self.join_at(&self.url(), own, secondary, name)
+    }
+
+    /// [`Self::join`] where the secondary reaches this site at `url`, a proxy's.
+    ///
+    /// # Errors
+    /// When a step fails, with what it said.
+    pub fn join_at(&self, url: &str, own: &str, secondary: &Self, name: &str) -> anyhow::Result<()> {
+        secondary.json(&["site", "join", "--token", &self.join_token(url, own, name)?])?;
         Ok(())
+    }
+
+    /// A token with which a site called `name` joins this one, called `own`, at `url`.
+    ///
+    /// # Errors
+    /// When `site add` fails, with what it said.
+    pub fn join_token(&self, url: &str, own: &str, name: &str) -> anyhow::Result<String> {
+        let added = self.json(&["site", "add", name, "--as", own, "--url", url])?;
+        Ok(added["token"].as_str().context("site add prints a token")?.to_owned())
+    }
+
+    /// What a query finds in this site's database, whether the site runs or not. Nothing is written.
+    ///
+    /// # Errors
+    /// When the database refuses; for a column that is no BIGINT, TEXT or byte string.
+    pub async fn rows(&self, query: &str) -> anyhow::Result<Vec<Vec<Field>>> {
+        records::rows(&self.database, &self.data, query).await
     }
 
     fn command(&self) -> Command {
@@ -205,6 +235,18 @@ impl Drop for SiteProcess {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A loopback port below those that the kernel gives to outgoing connections: one of them could take it while the
+/// site is dead.
+fn free_address() -> anyhow::Result<SocketAddr> {
+    for _ in 0..100 {
+        let address = SocketAddr::from(([127, 0, 0, 1], rand::random_range(12_000..32_000)));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    bail!("no free port between 12000 and 32000")
 }
 
 fn postgres_config(url: &str, data: &Path) -> anyhow::Result<String> {
