@@ -1,0 +1,97 @@
+//! One connection: which HTTP it speaks, and its requests until it ends or the listener drains.
+
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tower_service::Service;
+
+use super::stream::Stream;
+use super::{IncomingBody, ListenerLimits, Peer};
+
+/// What an HTTP/2 connection begins with and no HTTP/1 request does.
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// More than the 32 KiB that requests may use, so that one over the limit is still answered in words.
+const MAX_HEADERS: usize = 64 << 10;
+const STREAMS: u32 = 128;
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+const PING: Duration = Duration::from_secs(20);
+
+/// Serves the requests of one connection. When `draining` fires, the one under way is the last.
+pub(super) async fn serve<S>(
+    mut stream: Stream,
+    peer: Peer,
+    service: S,
+    limits: ListenerLimits,
+    draining: CancellationToken,
+) where
+    S: Service<Request<IncomingBody>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    stream.set_write_timeout(limits.write_timeout);
+    let telling = tokio::select! {
+        telling = timeout(limits.header_timeout, stream.begins_with(HTTP2)) => telling,
+        // Nothing was asked yet.
+        () = draining.cancelled() => return,
+    };
+    let Ok(Ok(is_http2)) = telling else { return };
+    let unread = stream.unread();
+    let service = service_fn(move |request: Request<Incoming>| {
+        unread.store(false, Ordering::Relaxed);
+        let mut request = request.map(|body| IncomingBody::new(body, limits.body_timeout, unread.clone()));
+        request.extensions_mut().insert(peer);
+        service.clone().call(request)
+    });
+    let io = TokioIo::new(stream);
+    if is_http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_header_list_size(MAX_HEADERS as u32)
+            .max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PING);
+        let connection = pin!(builder.serve_connection(io, service));
+        until_drained(connection, draining, http2::Connection::graceful_shutdown).await;
+    } else {
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_timeout)
+            .max_header_size(MAX_HEADERS);
+        let connection = pin!(builder.serve_connection(io, service));
+        until_drained(connection, draining, http1::Connection::graceful_shutdown).await;
+    }
+}
+
+async fn until_drained<C>(
+    mut connection: Pin<&mut C>,
+    draining: CancellationToken,
+    end: impl FnOnce(Pin<&mut C>),
+) where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = draining.cancelled() => {
+            end(connection.as_mut());
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        // A client that went away, or broke the protocol: its own affair.
+        tracing::debug!(%error, "a connection ended early");
+    }
+}

@@ -1,0 +1,114 @@
+//! The registry behind `/v2`: what its handlers work on, and the limits they keep.
+//! Invariant: a handler reaches metadata and blobs only after its `Grant` allowed the repository and the action.
+
+pub(crate) mod blobs;
+pub(crate) mod catalog;
+pub(crate) mod manifests;
+pub(crate) mod referrers;
+mod sessions;
+pub(crate) mod tags;
+pub(crate) mod uploads;
+
+use http::StatusCode;
+use tokio::sync::Semaphore;
+use twinport_blobs::Blobs;
+use twinport_metadata::{Metadata, Role};
+use twinport_oci::{ErrorCode, MAX_MANIFEST_BYTES, RepositoryName};
+
+use self::sessions::Sessions;
+use crate::error::Refusal;
+use crate::grant::{Access, Action, Grant};
+
+/// Manifests over 256 KiB that are held in memory at one time; each may take 4 MiB, and its parsing more.
+const LARGE_MANIFESTS: usize = 16;
+/// Entries of a page of tags, or of repositories, at most; more are reached by the `Link` header.
+const PAGE: u32 = 10_000;
+
+/// What an operator may set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistrySettings {
+    /// Whether manifests, tags and blobs may be deleted through the API.
+    pub delete_enabled: bool,
+    /// The largest manifest taken, in bytes; never more than [`MAX_MANIFEST_BYTES`].
+    pub max_manifest_bytes: usize,
+    /// The largest blob taken, in bytes.
+    pub max_blob_bytes: Option<u64>,
+    /// What `Location` headers begin with: nothing for relative ones, or scheme, host and prefix without a
+    /// trailing slash.
+    pub location_base: String,
+}
+
+impl Default for RegistrySettings {
+    fn default() -> Self {
+        Self {
+            delete_enabled: true,
+            max_manifest_bytes: MAX_MANIFEST_BYTES,
+            max_blob_bytes: None,
+            location_base: String::new(),
+        }
+    }
+}
+
+/// One site's registry.
+#[derive(Debug)]
+pub struct Registry {
+    pub metadata: Metadata,
+    pub blobs: Blobs,
+    pub settings: RegistrySettings,
+    pub access: Access,
+    sessions: Sessions,
+    large_manifests: Semaphore,
+}
+
+impl Registry {
+    pub fn new(metadata: Metadata, blobs: Blobs, settings: RegistrySettings, access: Access) -> Self {
+        let large_manifests = Semaphore::new(LARGE_MANIFESTS);
+        Self { metadata, blobs, settings, access, sessions: Sessions::default(), large_manifests }
+    }
+
+    /// Uploads that a request of this process is writing to.
+    pub fn uploads_in_progress(&self) -> usize {
+        self.sessions.len()
+    }
+
+    fn location(&self, repository: &RepositoryName, rest: std::fmt::Arguments<'_>) -> String {
+        format!("{}/v2/{repository}/{rest}", self.settings.location_base)
+    }
+
+    /// Refuses what this site cannot take at all before its body is sent. The transaction checks again.
+    async fn check_writable(&self) -> Result<(), Refusal> {
+        let site = self.metadata.site().await?;
+        if let Some(reason) = site.halted {
+            return Err(twinport_metadata::Error::Halted(reason).into());
+        }
+        match site.role {
+            Role::Primary => Ok(()),
+            Role::Secondary => {
+                let (primary_name, primary_url) = (site.primary_name, site.primary_url);
+                Err(twinport_metadata::Error::NotPrimary { primary_name, primary_url }.into())
+            }
+        }
+    }
+}
+
+/// Refuses a deletion where deleting is switched off (OCI Distribution, "Content Management") or not granted.
+fn check_deletable(registry: &Registry, grant: &Grant, repository: &RepositoryName) -> Result<(), Refusal> {
+    if !registry.settings.delete_enabled {
+        let message = "deleting is switched off on this registry: set storage.delete.enabled to allow it";
+        return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message));
+    }
+    check(grant, repository, Action::Delete)
+}
+
+/// Refuses an action that the grant does not cover.
+fn check(grant: &Grant, repository: &RepositoryName, action: Action) -> Result<(), Refusal> {
+    if grant.allows(repository, action) {
+        return Ok(());
+    }
+    let verb = match action {
+        Action::Pull => "pull from",
+        Action::Push => "push to",
+        Action::Delete => "delete from",
+    };
+    Err(Refusal::denied(format!("this credential does not allow to {verb} {repository}")))
+}

@@ -1,0 +1,146 @@
+//! `/v2/<name>/blobs/<digest>`: whether a blob is there, its bytes or a part of them, and taking it away.
+//! Invariant: knowing a digest is no permission: every answer begins with the link of this repository (hazard A6).
+
+use std::ops::Range;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use twinport_blobs::BlobFile;
+use twinport_oci::{Digest, ErrorCode, RepositoryName};
+
+use super::{Registry, check};
+use crate::answer::{self, Answer, DigestNames};
+use crate::error::Refusal;
+use crate::grant::{Action, Grant};
+use crate::range_response::{Selection, content_range, unsatisfied_range};
+
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
+/// What a digest names never changes.
+pub(super) const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+const BYTES: HeaderValue = HeaderValue::from_static("bytes");
+/// A browser that is sent here must not render what somebody pushed.
+const ATTACHMENT: HeaderValue = HeaderValue::from_static("attachment");
+
+/// HEAD: one index probe, no access to storage.
+pub(crate) async fn head(
+    registry: &Registry,
+    grant: &Grant,
+    name: &RepositoryName,
+    digest: &Digest,
+    headers: &HeaderMap,
+) -> Result<Answer, Refusal> {
+    let (size, names) = find(registry, grant, name, digest).await?;
+    Ok(if names.none_match_fails(headers) { not_modified(&names) } else { found(size, &names) })
+}
+
+/// GET, whole or in part (OCI Distribution, "Pulling blobs").
+pub(crate) async fn get(
+    registry: &Registry,
+    grant: &Grant,
+    name: &RepositoryName,
+    digest: &Digest,
+    headers: &HeaderMap,
+) -> Result<Answer, Refusal> {
+    let (size, names) = find(registry, grant, name, digest).await?;
+    if names.none_match_fails(headers) {
+        return Ok(not_modified(&names));
+    }
+    let selection = Selection::of(headers, size, names.etag());
+    if selection == Selection::Unsatisfiable {
+        let message = format!("no byte of the range exists: the blob has {size} bytes");
+        return Err(Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::RangeInvalid, message)
+            .with_header(CONTENT_RANGE, unsatisfied_range(size)));
+    }
+    // A blob that metadata links and storage lacks is this site's fault, not the client's: never a 404.
+    let file = registry.blobs.open_sized(digest, size).await?;
+    let mut answer = found(size, &names);
+    let part = match selection {
+        Selection::Part(part) => {
+            *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+            let headers = answer.headers_mut();
+            headers.insert(CONTENT_RANGE, content_range(&part, size));
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
+            part
+        }
+        Selection::Whole | Selection::Unsatisfiable => 0..size,
+    };
+    *answer.body_mut() = body(&file, part).await?;
+    Ok(answer)
+}
+
+/// DELETE: takes the blob away from this repository; its bytes stay until nothing links them.
+pub(crate) async fn delete(
+    registry: &Registry,
+    grant: &Grant,
+    name: &RepositoryName,
+    digest: &Digest,
+) -> Result<Answer, Refusal> {
+    super::check_deletable(registry, grant, name)?;
+    if !registry.metadata.unlink_blob(name, digest, &grant.actor()).await? {
+        return Err(unknown(digest));
+    }
+    Ok(answer::empty(StatusCode::ACCEPTED))
+}
+
+async fn find(
+    registry: &Registry,
+    grant: &Grant,
+    name: &RepositoryName,
+    digest: &Digest,
+) -> Result<(u64, DigestNames), Refusal> {
+    check(grant, name, Action::Pull)?;
+    let row = registry.metadata.blob(name, digest).await?.ok_or_else(|| unknown(digest))?;
+    Ok((row.size, DigestNames::new(digest)))
+}
+
+fn unknown(digest: &Digest) -> Refusal {
+    Refusal::not_found(ErrorCode::BlobUnknown)
+        .with_detail(serde_json::json!({ "digest": digest.to_string() }))
+}
+
+/// The headers of a whole blob, for GET and HEAD alike.
+fn found(size: u64, names: &DigestNames) -> Answer {
+    let mut answer = Response::new(Body::empty());
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, OCTETS);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(size));
+    headers.insert(ACCEPT_RANGES, BYTES);
+    headers.insert(CACHE_CONTROL, IMMUTABLE);
+    headers.insert(CONTENT_DISPOSITION, ATTACHMENT);
+    names.insert_into(headers);
+    answer
+}
+
+fn not_modified(names: &DigestNames) -> Answer {
+    let mut answer = answer::empty(StatusCode::NOT_MODIFIED);
+    answer.headers_mut().insert(CACHE_CONTROL, IMMUTABLE);
+    names.insert_into(answer.headers_mut());
+    answer
+}
+
+/// A small part leaves in one segment with its header; of a larger one the first slice is had before the status is
+/// sent, so that a disk that fails at once is still told apart from a blob.
+async fn body(file: &BlobFile, part: Range<u64>) -> Result<Body, Refusal> {
+    if part.is_empty() {
+        return Ok(Body::empty());
+    }
+    let length = part.end - part.start;
+    let mut slices = Box::pin(file.stream(part));
+    let first = slices.try_next().await?.unwrap_or_default();
+    if first.len() as u64 == length {
+        return Ok(Body::from(first));
+    }
+    Ok(Body::from_stream(logged(stream::once(async { Ok(first) }).chain(slices))))
+}
+
+/// A failure in the middle cannot become a status any more: the connection breaks, and the log says why.
+fn logged(
+    slices: impl Stream<Item = twinport_blobs::Result<Bytes>> + Send + 'static,
+) -> impl Stream<Item = twinport_blobs::Result<Bytes>> + Send + 'static {
+    slices.inspect_err(|error| tracing::error!(%error, "a download broke off"))
+}

@@ -1,0 +1,196 @@
+//! `/v2` as one tower service: reads the path, asks the policy, calls the handler, finishes the answer.
+//! Invariant: every answer, refusals included, carries the API version and `nosniff`, and a HEAD has the headers of
+//! its GET and no body.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{ALLOW, CONNECTION, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, request};
+use tower_service::Service;
+use twinport_oci::ErrorCode;
+
+use crate::answer::{self, Answer};
+use crate::body::RequestBody;
+use crate::error::Refusal;
+use crate::path::{self, Route};
+use crate::query::Query;
+use crate::registry::{Registry, blobs, catalog, manifests, referrers, tags, uploads};
+
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+const REGISTRY_2: HeaderValue = HeaderValue::from_static("registry/2.0");
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+/// The header section of a request, in bytes.
+const MAX_HEADERS: usize = 32 << 10;
+
+/// What a request under `/v2` was about, for metrics and logs; in the extensions of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RouteClass {
+    Base,
+    Catalog,
+    Tags,
+    Manifest,
+    Blob,
+    Upload,
+    Referrers,
+    /// A path that names nothing.
+    Unrouted,
+}
+
+impl RouteClass {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::Catalog => "catalog",
+            Self::Tags => "tags",
+            Self::Manifest => "manifest",
+            Self::Blob => "blob",
+            Self::Upload => "upload",
+            Self::Referrers => "referrers",
+            Self::Unrouted => "unrouted",
+        }
+    }
+
+    fn of(route: &Route) -> Self {
+        match route {
+            Route::Base => Self::Base,
+            Route::Catalog => Self::Catalog,
+            Route::Tags(_) => Self::Tags,
+            Route::Manifest(..) => Self::Manifest,
+            Route::Blob(..) => Self::Blob,
+            Route::Uploads(_) | Route::Upload(..) => Self::Upload,
+            Route::Referrers(..) => Self::Referrers,
+        }
+    }
+}
+
+/// The registry API. It wants the requests whose path is `/v2` or begins with `/v2/`.
+#[derive(Debug, Clone)]
+pub struct V2Service {
+    registry: Arc<Registry>,
+}
+
+/// The registry API as a service.
+pub fn v2_service(registry: Arc<Registry>) -> V2Service {
+    V2Service { registry }
+}
+
+impl<B> Service<Request<B>> for V2Service
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    type Response = Answer;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let registry = self.registry.clone();
+        let (parts, body) = request.into_parts();
+        // Most requests have no body, and need no box for it.
+        let body = match body.is_end_stream() {
+            true => RequestBody::none(),
+            false => RequestBody::new(Body::new(body), &parts.headers),
+        };
+        Box::pin(async move { Ok(respond(&registry, parts, body).await) })
+    }
+}
+
+async fn respond(registry: &Arc<Registry>, parts: request::Parts, mut body: RequestBody) -> Answer {
+    let (class, result) =
+        match check_headers(&parts.headers).and_then(|()| Ok(path::parse(parts.uri.path())?)) {
+            Ok(route) => (RouteClass::of(&route), dispatch(registry, &parts, &route, &mut body).await),
+            Err(refusal) => (RouteClass::Unrouted, Err(refusal)),
+        };
+    let mut answer = result.unwrap_or_else(Refusal::into_answer);
+    if !body.drain().await && parts.version < Version::HTTP_2 {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let headers = answer.headers_mut();
+    headers.insert(API_VERSION, REGISTRY_2);
+    headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    if parts.method == Method::HEAD {
+        *answer.body_mut() = Body::empty();
+    }
+    answer.extensions_mut().insert(class);
+    answer
+}
+
+fn check_headers(headers: &HeaderMap) -> Result<(), Refusal> {
+    let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if size <= MAX_HEADERS {
+        return Ok(());
+    }
+    let message = format!("the headers are larger than the limit of {MAX_HEADERS} bytes");
+    Err(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, ErrorCode::SizeInvalid, message))
+}
+
+async fn dispatch(
+    registry: &Arc<Registry>,
+    parts: &request::Parts,
+    route: &Route,
+    body: &mut RequestBody,
+) -> Result<Answer, Refusal> {
+    let grant = registry.access.grant(&parts.headers);
+    let headers = &parts.headers;
+    let query = Query::parse(parts.uri.query())?;
+    let get = [Method::GET, Method::HEAD].contains(&parts.method);
+    match (route, &parts.method) {
+        (Route::Base, _) if get => Ok(answer::whole(Bytes::from_static(b"{}"), answer::JSON)),
+        (Route::Catalog, _) if get => catalog::list(registry, &grant, &query).await,
+        (Route::Tags(name), _) if get => tags::list(registry, &grant, name, &query).await,
+        (Route::Referrers(name, subject), _) if get => {
+            referrers::list(registry, &grant, name, subject, &query).await
+        }
+        (Route::Manifest(name, reference), &Method::GET) => {
+            manifests::get(registry, &grant, name, reference, headers).await
+        }
+        (Route::Manifest(name, reference), &Method::HEAD) => {
+            manifests::head(registry, &grant, name, reference, headers).await
+        }
+        (Route::Manifest(name, reference), &Method::PUT) => {
+            manifests::put(registry, &grant, name, reference, headers, &query, body).await
+        }
+        (Route::Manifest(name, reference), &Method::DELETE) => {
+            manifests::delete(registry, &grant, name, reference).await
+        }
+        (Route::Blob(name, digest), &Method::GET) => {
+            blobs::get(registry, &grant, name, digest, headers).await
+        }
+        (Route::Blob(name, digest), &Method::HEAD) => {
+            blobs::head(registry, &grant, name, digest, headers).await
+        }
+        (Route::Blob(name, digest), &Method::DELETE) => blobs::delete(registry, &grant, name, digest).await,
+        (Route::Uploads(name), &Method::POST) => uploads::begin(registry, &grant, name, &query, body).await,
+        (Route::Upload(name, id), _) if get => uploads::status(registry, &grant, name, id).await,
+        (Route::Upload(name, id), &Method::PATCH) => {
+            uploads::patch(registry, &grant, name, id, headers, body).await
+        }
+        (Route::Upload(name, id), &Method::PUT) => {
+            uploads::finish(registry, &grant, name, id, headers, query.get("digest"), body).await
+        }
+        (Route::Upload(name, id), &Method::DELETE) => uploads::cancel(registry, &grant, name, id).await,
+        _ => Err(not_allowed(route)),
+    }
+}
+
+fn not_allowed(route: &Route) -> Refusal {
+    let allowed = match route {
+        Route::Base | Route::Catalog | Route::Tags(_) | Route::Referrers(..) => "GET, HEAD",
+        Route::Manifest(..) => "GET, HEAD, PUT, DELETE",
+        Route::Blob(..) => "GET, HEAD, DELETE",
+        Route::Uploads(_) => "POST",
+        Route::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",
+    };
+    let message = format!("this path takes {allowed}");
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message)
+        .with_header(ALLOW, HeaderValue::from_static(allowed))
+}

@@ -1,0 +1,123 @@
+//! Specification, "Determining Support", "Error Codes" and "Endpoints"; what clients of ten years rely on.
+
+use http::{Method, StatusCode};
+use serde_json::json;
+use twinport_metadata::EventKind;
+use twinport_oci::Digest;
+use twinport_server::RegistrySettings;
+
+use crate::harness::{Send, Site};
+
+#[tokio::test]
+async fn the_base_says_that_the_specification_is_implemented() {
+    let site = Site::start().await;
+    for path in ["/v2/", "/v2", "/v2/?ns=docker.io"] {
+        let seen = site.get(path).await;
+        assert_eq!((seen.status, seen.json()), (200, json!({})));
+        assert_eq!(seen.header("content-type"), "application/json");
+    }
+    // Credentials that nobody asked for do no harm.
+    let seen = site.request(Method::GET, "/v2/").basic_auth("someone", Some("secret")).seen().await;
+    seen.is(StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_path_that_is_no_endpoint_is_404_in_the_form_of_the_specification() {
+    let site = Site::start().await;
+    for path in
+        ["/v2/x", "/v2/x/", "/v2/x/tags", "/v2/x/tags/list/", "/v2/x/manifests", "/v2/nothing/here/at/all"]
+    {
+        site.get(path).await.refused(404, "UNSUPPORTED");
+    }
+    for path in ["/v2/X/tags/list", "/v2/a%2Fb/tags/list", "/v2/a//b/tags/list", "/v2/-a/tags/list"] {
+        site.get(path).await.refused(400, "NAME_INVALID");
+    }
+}
+
+#[tokio::test]
+async fn a_method_that_an_endpoint_does_not_have_is_405_and_names_those_it_has() {
+    let site = Site::start().await;
+    let digest = Digest::sha256(b"x");
+    for (method, path, allowed) in [
+        (Method::POST, "/v2/".to_owned(), "GET, HEAD"),
+        (Method::DELETE, "/v2/_catalog".to_owned(), "GET, HEAD"),
+        (Method::PUT, "/v2/x/tags/list".to_owned(), "GET, HEAD"),
+        (Method::POST, "/v2/x/manifests/latest".to_owned(), "GET, HEAD, PUT, DELETE"),
+        (Method::PUT, format!("/v2/x/blobs/{digest}"), "GET, HEAD, DELETE"),
+        (Method::GET, "/v2/x/blobs/uploads/".to_owned(), "POST"),
+        (Method::POST, format!("/v2/x/referrers/{digest}"), "GET, HEAD"),
+        (Method::from_bytes(b"PURGE").unwrap(), "/v2/x/tags/list".to_owned(), "GET, HEAD"),
+    ] {
+        let seen = site.request(method, &path).seen().await;
+        seen.refused(405, "UNSUPPORTED");
+        assert_eq!(seen.header("allow"), allowed, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn unknown_query_parameters_are_let_be() {
+    let site = Site::start().await;
+    let (manifest, _) = site.push_image("x", "latest", "one").await;
+    let seen = site.get("/v2/x/manifests/latest?ns=docker.io&_state=abc&unknown").await;
+    assert_eq!(seen.body, manifest);
+    let location =
+        site.post("/v2/x/blobs/uploads/?_state=1&whatever=%20").await.header("location").to_owned();
+    let seen = site
+        .request(Method::PUT, &format!("{location}?_state=2&digest={}&x=y", Digest::sha256(b"z")))
+        .body("z");
+    seen.seen().await.is(StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn an_upload_to_a_name_with_every_awkward_word_works() {
+    let site = Site::start().await;
+    for name in [
+        "blobs/uploads",
+        "a/manifests/b",
+        "tags/list",
+        "uploads",
+        "library/x",
+        "x",
+        "v2/_a".trim_end_matches("/_a"),
+    ] {
+        let (manifest, _) = site.push_image(name, "latest", name).await;
+        assert_eq!(site.get(&format!("/v2/{name}/manifests/latest")).await.body, manifest);
+        assert_eq!(site.get(&format!("/v2/{name}/tags/list")).await.json()["name"], name);
+    }
+}
+
+#[tokio::test]
+async fn locations_are_relative_unless_a_base_is_set() {
+    let site = Site::start().await;
+    assert!(site.begin("x").await.starts_with("/v2/x/blobs/uploads/"));
+    let settings = RegistrySettings {
+        location_base: "https://registry.example/prefix".to_owned(),
+        ..RegistrySettings::default()
+    };
+    let site = Site::start_with(settings, Default::default()).await;
+    assert!(site.begin("x").await.starts_with("https://registry.example/prefix/v2/x/blobs/uploads/"));
+}
+
+#[tokio::test]
+async fn the_correlation_id_of_a_request_goes_into_its_events() {
+    let site = Site::start().await;
+    let digest = Digest::sha256(b"x");
+    let request = site.request(Method::POST, &format!("/v2/x/blobs/uploads/?digest={digest}"));
+    request.header("x-request-id", "request-7").body("x").seen().await.is(StatusCode::CREATED);
+    let events = site.registry.metadata.events_after(0, 10).await.unwrap();
+    let linked =
+        events.iter().map(|logged| logged.event().unwrap()).find(|event| event.kind == EventKind::BlobLinked);
+    let linked = linked.unwrap();
+    assert_eq!(linked.correlation.as_deref(), Some("request-7"));
+    assert_eq!(linked.actor.as_deref(), Some("anonymous"));
+}
+
+#[tokio::test]
+async fn headers_up_to_32_kib_are_taken_and_larger_ones_refused_in_words() {
+    let site = Site::start().await;
+    let with = async |length: usize| {
+        site.request(Method::GET, "/v2/").header("x-padding", "a".repeat(length)).seen().await
+    };
+    with(30 << 10).await.is(StatusCode::OK);
+    with(33 << 10).await.refused(431, "SIZE_INVALID");
+}

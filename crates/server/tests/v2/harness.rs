@@ -1,0 +1,374 @@
+//! A registry for one test, on a real socket, and short ways to fill and to ask it.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use twinport_blobs::Blobs;
+use twinport_metadata::{Clock, Database, Metadata, OpenOptions, PostgresOptions};
+use twinport_oci::Digest;
+use twinport_server::{Access, Listener, ListenerLimits, Registry, RegistrySettings, v2_service};
+
+pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// Runs every named function twice: `sqlite::name` and `postgresql::name`, each on a registry of its own.
+#[macro_export]
+macro_rules! on_both_databases {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::harness::Site::start().await).await;
+            })*
+        }
+        mod postgresql {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                if let Some(site) = $crate::harness::Site::start_on_postgresql(stringify!($name)).await {
+                    super::$name(site).await;
+                }
+            })*
+        }
+    };
+}
+
+pub(crate) struct Site {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) address: SocketAddr,
+    client: reqwest::Client,
+    directory: TempDir,
+    database: Database,
+    shutdown: CancellationToken,
+    serving: tokio::task::JoinHandle<bool>,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Site {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(RegistrySettings::default(), ListenerLimits::default()).await
+    }
+
+    pub(crate) async fn start_with(settings: RegistrySettings, limits: ListenerLimits) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::Sqlite { path: directory.path().join("metadata.db") };
+        Self::open(directory, database, settings, limits).await
+    }
+
+    /// `None`, and a line that says so, where there is no PostgreSQL.
+    pub(crate) async fn start_on_postgresql(test: &str) -> Option<Self> {
+        let Some(url) = twinport_testkit::postgres_database().await.unwrap() else {
+            eprintln!(
+                "skip {test} on PostgreSQL: it is not installed, and TWINPORT_TEST_POSTGRES is not set"
+            );
+            return None;
+        };
+        let database = Database::Postgres(PostgresOptions::parse(&url).unwrap());
+        let directory = tempfile::tempdir().unwrap();
+        Some(Self::open(directory, database, RegistrySettings::default(), ListenerLimits::default()).await)
+    }
+
+    async fn open(
+        directory: TempDir,
+        database: Database,
+        settings: RegistrySettings,
+        limits: ListenerLimits,
+    ) -> Self {
+        let options = OpenOptions { database: database.clone(), clock: Clock::System };
+        let metadata = Metadata::open(options).await.unwrap();
+        let blobs = Blobs::open_local(directory.path().join("blobs")).await.unwrap();
+        let registry = Arc::new(Registry::new(metadata, blobs, settings, Access::Open));
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), limits).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn(listener.serve(v2_service(registry.clone()), shutdown.clone()));
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
+        Self { registry, address, client, directory, database, shutdown, serving }
+    }
+
+    /// Stops the server and starts another on the same data.
+    pub(crate) async fn restart(self) -> Self {
+        self.shutdown.cancel();
+        assert!(self.serving.await.unwrap(), "requests under way did not end");
+        self.registry.metadata.close().await;
+        let settings = self.registry.settings.clone();
+        Self::open(self.directory, self.database, settings, ListenerLimits::default()).await
+    }
+
+    /// Tells the server to stop; resolves when it has.
+    pub(crate) async fn stop(self) -> bool {
+        self.shutdown.cancel();
+        self.serving.await.unwrap()
+    }
+
+    pub(crate) fn begin_stop(&self) {
+        self.shutdown.cancel();
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        if path.starts_with("http://") { path.to_owned() } else { format!("http://{}{path}", self.address) }
+    }
+
+    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, self.url(path))
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Seen {
+        self.request(Method::GET, path).seen().await
+    }
+
+    pub(crate) async fn head(&self, path: &str) -> Seen {
+        self.request(Method::HEAD, path).seen().await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Seen {
+        self.request(Method::DELETE, path).seen().await
+    }
+
+    pub(crate) async fn post(&self, path: &str) -> Seen {
+        self.request(Method::POST, path).header("content-length", "0").seen().await
+    }
+
+    /// Begins an upload; its location.
+    pub(crate) async fn begin(&self, repository: &str) -> String {
+        let seen = self.post(&format!("/v2/{repository}/blobs/uploads/")).await;
+        assert_eq!(seen.status, 202, "{seen:?}");
+        seen.header("location").to_owned()
+    }
+
+    /// PATCH with a Content-Range of its own.
+    pub(crate) async fn patch(&self, location: &str, start: usize, chunk: &[u8]) -> Seen {
+        let end = start + chunk.len() - 1;
+        self.request(Method::PATCH, location)
+            .header("content-range", format!("{start}-{end}"))
+            .header("content-type", "application/octet-stream")
+            .body(chunk.to_vec())
+            .seen()
+            .await
+    }
+
+    /// The closing PUT.
+    pub(crate) async fn close(&self, location: &str, digest: impl ToString, rest: &[u8]) -> Seen {
+        let separator = if location.contains('?') { '&' } else { '?' };
+        let path = format!("{location}{separator}digest={}", digest.to_string());
+        self.request(Method::PUT, &path).body(rest.to_vec()).seen().await
+    }
+
+    pub(crate) async fn push_blob(&self, repository: &str, content: &[u8]) -> Digest {
+        let digest = Digest::sha256(content);
+        let location = self.begin(repository).await;
+        let seen = self.close(&location, digest, content).await;
+        assert_eq!(seen.status, 201, "{seen:?}");
+        digest
+    }
+
+    pub(crate) async fn put_manifest(
+        &self,
+        repository: &str,
+        reference: impl ToString,
+        media_type: &str,
+        content: impl Into<Vec<u8>>,
+    ) -> Seen {
+        self.request(Method::PUT, &format!("/v2/{repository}/manifests/{}", reference.to_string()))
+            .header("content-type", media_type)
+            .body(content.into())
+            .seen()
+            .await
+    }
+
+    /// An image with one layer of its own; its manifest's bytes and digest.
+    pub(crate) async fn push_image(&self, repository: &str, tag: &str, content: &str) -> (Vec<u8>, Digest) {
+        let layer = self.push_blob(repository, content.as_bytes()).await;
+        let config = self.push_blob(repository, b"{}").await;
+        let manifest = image(&config, 2, &layer, content.len());
+        let seen = self.put_manifest(repository, tag, OCI_MANIFEST, manifest.clone()).await;
+        assert_eq!(seen.status, 201, "{seen:?}");
+        let digest = Digest::sha256(&manifest);
+        (manifest, digest)
+    }
+
+    /// Sends bytes as they are and reads until the server closes, or for as long as a test may wait.
+    pub(crate) async fn raw(&self, request: &[u8]) -> String {
+        let mut stream = self.connect().await;
+        stream.write_all(request).await.unwrap();
+        read_to_end(&mut stream).await
+    }
+
+    pub(crate) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    pub(crate) fn spools(&self) -> Vec<PathBuf> {
+        files(&self.directory.path().join("blobs/twinport/spool"))
+    }
+
+    pub(crate) fn stored_blobs(&self) -> Vec<PathBuf> {
+        files(&self.directory.path().join("blobs/docker"))
+    }
+
+    pub(crate) fn data_directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn is_on_sqlite(&self) -> bool {
+        matches!(self.database, Database::Sqlite { .. })
+    }
+}
+
+pub(crate) async fn read_to_end(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    let reading = stream.read_to_end(&mut answer);
+    let ended = tokio::time::timeout(Duration::from_secs(30), reading).await;
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    assert!(ended.is_ok(), "the server kept the connection open after: {text}");
+    assert!(ended.unwrap().is_ok(), "the connection was reset after: {text}");
+    text
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Sending, with every answer held to the forms that all answers share.
+pub(crate) trait Send {
+    async fn seen(self) -> Seen;
+}
+
+impl Send for reqwest::RequestBuilder {
+    async fn seen(self) -> Seen {
+        let (client, request) = self.build_split();
+        let request = request.unwrap();
+        let method = request.method().clone();
+        let response = client.execute(request).await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let seen = Seen { status, headers, body: response.bytes().await.unwrap() };
+        seen.check(&method);
+        seen
+    }
+}
+
+impl Seen {
+    fn check(&self, method: &Method) {
+        assert_eq!(self.header("docker-distribution-api-version"), "registry/2.0", "{self:?}");
+        assert_eq!(self.header("x-content-type-options"), "nosniff", "{self:?}");
+        if *method == Method::HEAD {
+            assert!(self.body.is_empty(), "{self:?}");
+        } else if self.status >= 400 {
+            self.check_error();
+        }
+    }
+
+    /// OCI Distribution, "Error Codes".
+    pub(crate) fn check_error(&self) {
+        assert_eq!(self.header("content-type"), "application/json", "{self:?}");
+        let body: Value = serde_json::from_slice(&self.body).unwrap();
+        let errors = body["errors"].as_array().unwrap();
+        assert!(!errors.is_empty(), "{self:?}");
+        for error in errors {
+            let code = error["code"].as_str().unwrap();
+            assert!(code.chars().all(|c| c.is_ascii_uppercase() || c == '_') && !code.is_empty(), "{self:?}");
+            assert!(error["message"].is_string(), "{self:?}");
+        }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// The code of the first error.
+    pub(crate) fn code(&self) -> String {
+        self.json()["errors"][0]["code"].as_str().unwrap().to_owned()
+    }
+
+    #[track_caller]
+    pub(crate) fn is(&self, status: StatusCode) -> &Self {
+        assert_eq!(self.status, status.as_u16(), "{self:?}");
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn refused(&self, status: u16, code: &str) {
+        assert_eq!((self.status, self.code().as_str()), (status, code), "{self:?}");
+    }
+
+    /// The target of the Link header.
+    pub(crate) fn next(&self) -> Option<String> {
+        let link = self.headers.get("link")?.to_str().unwrap();
+        Some(twinport_oci::parse_next_link(link).unwrap().to_owned())
+    }
+}
+
+pub(crate) fn image(config: &Digest, config_size: usize, layer: &Digest, layer_size: usize) -> Vec<u8> {
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": OCI_CONFIG, "digest": config, "size": config_size},
+        "layers": [{"mediaType": OCI_LAYER, "digest": layer, "size": layer_size}],
+    });
+    serde_json::to_vec_pretty(&manifest).unwrap()
+}
+
+pub(crate) fn index(children: &[Digest]) -> Vec<u8> {
+    let manifests: Vec<Value> = children
+        .iter()
+        .map(|digest| json!({"mediaType": OCI_MANIFEST, "digest": digest, "size": 7}))
+        .collect();
+    serde_json::to_vec(&json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests})).unwrap()
+}
+
+/// Bytes that differ from seed to seed.
+pub(crate) fn content(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// Polls until `condition` holds.
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    for _ in 0..600 {
+        if condition().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("never happened: {what}");
+}
