@@ -140,7 +140,7 @@ async fn r28_a_removed_sites_streams_end_on_every_node(site: TestSite) {
     }
     site.registrar.remove("tokyo", &Actor::anonymous()).await.unwrap().unwrap();
     for reader in &mut ending {
-        while reader.next().await.is_some() {}
+        reader.ends().await;
     }
     // Lima hears of it as an event, and goes on.
     loop {
@@ -196,6 +196,6 @@ async fn streams_end_when_the_process_shuts_down(site: TestSite) {
     let mut reader = Reader::new(Box::pin(site.feed.open(&peer, head).await.unwrap().into_stream()));
     assert!(reader.next().await.is_some());
     site.feed.close();
-    while reader.next().await.is_some() {}
+    reader.ends().await;
     assert_eq!(refused(site.feed.open(&peer, head).await), RefusalCode::Unavailable);
 }

@@ -1,6 +1,6 @@
 //! Listings: every row once whatever the page, and `complete` only at the end (hazard R3).
 
-use twinport_metadata::{Actor, ListedRow, ListingCursor, PutManifest};
+use twinport_metadata::{Actor, ListedRow, ListingCursor, PutManifest, RowPage};
 use twinport_oci::Digest;
 
 use crate::{on_both_databases, site::TestSite};
@@ -28,6 +28,18 @@ async fn push(site: &TestSite, n: u32) {
     site.metadata.put_manifest(put).await.unwrap();
 }
 
+/// The rows without their positions, which PostgreSQL's stamper sets while the test reads.
+fn unplaced(mut rows: Vec<ListedRow>) -> Vec<ListedRow> {
+    for row in &mut rows {
+        match row {
+            ListedRow::BlobLink { position_seq, .. }
+            | ListedRow::Manifest { position_seq, .. }
+            | ListedRow::Tag { position_seq, .. } => *position_seq = None,
+        }
+    }
+    rows
+}
+
 async fn r3_pages_of_any_size_give_every_row_once_and_say_when_they_end(site: TestSite) {
     for n in 0..4 {
         site.write(&n.to_string()).await.unwrap();
@@ -37,6 +49,7 @@ async fn r3_pages_of_any_size_give_every_row_once_and_say_when_they_end(site: Te
     assert!(repositories.complete);
     let uuid = repositories.rows[0].uuid;
     let whole = site.metadata.repository_listing(uuid, ListingCursor::start(), 1_000).await.unwrap().unwrap();
+    let whole = RowPage { rows: unplaced(whole.rows), next: whole.next };
     assert_eq!(whole.next, None);
     assert_eq!(whole.rows.len(), 4 + 4 + 8);
     let tags = whole.rows.iter().filter_map(|row| match row {
@@ -55,7 +68,7 @@ async fn r3_pages_of_any_size_give_every_row_once_and_say_when_they_end(site: Te
             rows.extend(page.rows);
             cursor = page.next;
         }
-        assert_eq!(rows, whole.rows, "pages of {limit}");
+        assert_eq!(unplaced(rows), whole.rows, "pages of {limit}");
     }
 }
 
