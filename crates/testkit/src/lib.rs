@@ -1,15 +1,23 @@
 //! What tests run against: databases, file systems that lose power. Never linked into the product.
 
 mod image;
+mod inventory;
+mod ledger;
+mod load;
 mod postgres;
 mod power_cut;
 mod proxy;
 mod records;
+mod settings;
 mod site;
 
 pub use image::{Image, MANIFEST, pull_whole, push_blob};
+pub use inventory::{Inventory, take_inventory};
+pub use ledger::{Ledger, ManifestName, Removal, Scope, TagName};
+pub use load::Load;
 pub use postgres::{POSTGRES_VARIABLE, TemporaryPostgres, postgres_database, postgres_url};
 pub use power_cut::{Faults, PowerCut};
 pub use proxy::{TcpProxy, Traffic};
 pub use records::Field;
+pub use settings::{SEED_VARIABLE, number, seed};
 pub use site::{SiteDatabase, SiteProcess};
