@@ -16,7 +16,7 @@ pub enum Error {
     #[error("blob {0} is not stored here")]
     NotFound(Digest),
     #[error("the bytes belong to {actual}, not to {expected}")]
-    DigestMismatch { expected: Digest, actual: Digest },
+    DigestMismatch { expected: Digest, actual: Box<Digest> },
     #[error("the body is larger than the limit of {limit} bytes")]
     SizeExceeded { limit: u64 },
     #[error("{spool} holds {len} bytes, so it cannot go on at offset {offset}")]

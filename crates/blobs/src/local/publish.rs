@@ -52,7 +52,7 @@ impl LocalBlobs {
         blocking("storing a small blob", move || {
             let actual = Digest::of(digest.algorithm(), &bytes);
             if actual != digest {
-                return Err(Error::DigestMismatch { expected: digest, actual });
+                return Err(Error::DigestMismatch { expected: digest, actual: Box::new(actual) });
             }
             let spool = SpoolName::Put(digest, Uuid::new_v4());
             let placed = store

@@ -72,8 +72,8 @@ pub(crate) async fn a_small_blob_of_another_digest_is_not_stored(stage: Stage) {
     let digest = Digest::sha256(b"what was announced");
     let error = stage.blobs.put(&digest, Bytes::from_static(b"what came")).await.unwrap_err();
     assert!(
-        matches!(error, Error::DigestMismatch { expected, actual }
-            if expected == digest && actual == Digest::sha256(b"what came")),
+        matches!(error, Error::DigestMismatch { expected, ref actual }
+            if expected == digest && **actual == Digest::sha256(b"what came")),
         "{error}"
     );
     assert_eq!(stage.blobs.spools().await.unwrap(), []);

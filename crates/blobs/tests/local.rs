@@ -1,0 +1,126 @@
+//! What only a local directory can suffer: strangers' hands, older layouts, file systems that cannot link.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use futures_util::stream::TryStreamExt;
+use twinport_blobs::{Blobs, Error, Verdict};
+use twinport_oci::Digest;
+
+fn data(root: &Path, digest: &Digest) -> PathBuf {
+    let hex = digest.hex();
+    root.join("docker/registry/v2/blobs/sha256").join(&hex[..2]).join(hex).join("data")
+}
+
+fn long() -> Bytes {
+    (0..2_000_000u32).map(|n| (n % 253) as u8).collect::<Vec<_>>().into()
+}
+
+#[tokio::test]
+async fn s6_flipped_and_truncated_bytes_are_found_and_replaced_by_a_publish() {
+    let root = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open_local(root.path().into()).await.unwrap();
+    for content in [Bytes::from_static(b"small"), long()] {
+        let digest = Digest::sha256(&content);
+        let size = content.len() as u64;
+        let whole = Verdict::Whole { size };
+        blobs.put(&digest, content.clone()).await.unwrap();
+        let path = data(root.path(), &digest);
+
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all_at(&[content[0] ^ 1], 0).unwrap();
+        let verdict = blobs.verify(&digest).await.unwrap();
+        assert!(matches!(verdict, Verdict::Altered { actual } if actual != digest), "{verdict:?}");
+        blobs.put(&digest, content.clone()).await.unwrap();
+        assert_eq!(blobs.verify(&digest).await.unwrap(), whole);
+
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(size - 1).unwrap();
+        let verdict = blobs.verify(&digest).await.unwrap();
+        assert!(matches!(verdict, Verdict::Altered { .. }), "{verdict:?}");
+        let error = blobs.open_sized(&digest, size).await.unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        blobs.put(&digest, content.clone()).await.unwrap();
+        assert_eq!(blobs.verify(&digest).await.unwrap(), whole);
+
+        fs::remove_file(&path).unwrap();
+        assert_eq!(blobs.verify(&digest).await.unwrap(), Verdict::Missing);
+        let error = blobs.open(&digest).await.unwrap_err();
+        assert!(matches!(error, Error::NotFound(_)), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn s6_a_file_cut_while_it_is_open_ends_the_stream_with_an_error() {
+    let root = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open_local(root.path().into()).await.unwrap();
+    let digest = Digest::sha256(&long());
+    blobs.put(&digest, long()).await.unwrap();
+    let file = blobs.open(&digest).await.unwrap();
+    fs::OpenOptions::new().write(true).open(data(root.path(), &digest)).unwrap().set_len(0).unwrap();
+    let read: Result<Vec<Bytes>, _> = file.stream(0..file.size()).try_collect().await;
+    assert!(matches!(read.unwrap_err(), Error::Io { .. }));
+}
+
+#[tokio::test]
+async fn a_tree_that_distribution_wrote_is_read_as_it_is() {
+    let root = tempfile::tempdir().unwrap();
+    let digest = Digest::sha256(b"from another registry");
+    let path = data(root.path(), &digest);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, "from another registry").unwrap();
+    let strangers =
+        ["docker/registry/v2/blobs/sha256/ab/README", "docker/registry/v2/blobs/sha256/abc/x/data"];
+    for stranger in strangers {
+        let stranger = root.path().join(stranger);
+        fs::create_dir_all(stranger.parent().unwrap()).unwrap();
+        fs::write(stranger, "not a blob").unwrap();
+    }
+    let misplaced = data(root.path(), &Digest::sha256(b"misplaced"));
+    let hex = misplaced.parent().unwrap().file_name().unwrap();
+    fs::create_dir_all(root.path().join("docker/registry/v2/blobs/sha256/00").join(hex)).unwrap();
+    let blobs = Blobs::open_local(root.path().into()).await.unwrap();
+    assert_eq!(blobs.incarnation().await.unwrap(), None);
+    let found: Vec<_> = blobs.scan().try_collect().await.unwrap();
+    assert_eq!(found, [(digest, 21)]);
+    assert_eq!(blobs.open(&digest).await.unwrap().held().unwrap(), &b"from another registry"[..]);
+}
+
+#[tokio::test]
+async fn a_marker_that_holds_no_incarnation_is_an_error_that_names_it() {
+    let root = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open_local(root.path().into()).await.unwrap();
+    fs::write(root.path().join("twinport/incarnation"), "half a uui").unwrap();
+    let error = blobs.incarnation().await.unwrap_err();
+    assert!(matches!(&error, Error::Marker { path } if path.ends_with("twinport/incarnation")), "{error}");
+}
+
+#[tokio::test]
+async fn what_a_crash_left_of_a_replacement_is_cleared_at_open() {
+    let root = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open_local(root.path().into()).await.unwrap();
+    let digest = Digest::sha256(b"replaced");
+    let spool = blobs.put(&digest, Bytes::from_static(b"replaced")).await.unwrap();
+    let directory = root.path().join("twinport/spool");
+    fs::hard_link(directory.join(spool.to_string()), directory.join(format!("{spool}.replacing"))).unwrap();
+    drop(blobs);
+    let blobs = Blobs::open_local(root.path().into()).await.unwrap();
+    let spools = blobs.spools().await.unwrap();
+    assert!(matches!(spools[..], [left] if left.name == spool && left.links == 2), "{spools:?}");
+    assert_eq!(fs::read_dir(directory).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_publish_leaves_no_directory_behind_that_an_unpublish_does_not_remove() {
+    let root = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open_local(root.path().into()).await.unwrap();
+    let digest = Digest::sha256(b"pruned");
+    blobs.put(&digest, Bytes::from_static(b"pruned")).await.unwrap();
+    let directory = data(root.path(), &digest).parent().unwrap().to_owned();
+    assert!(directory.is_dir());
+    blobs.unpublish(&digest).await.unwrap();
+    assert!(!directory.try_exists().unwrap());
+    assert!(directory.parent().unwrap().is_dir());
+}
