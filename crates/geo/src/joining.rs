@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use reqwest::Client;
 use twinport_blobs::Blobs;
-use twinport_metadata::{BecomeSecondary, LogHead, Metadata, Role, Site, SiteRecord, SiteState};
+use twinport_metadata::{BecomeSecondary, LogHead, Metadata, Role, Site};
 use url::Url;
 
 use crate::{
     Error, JoinToken, Result, SiteKey,
-    protocol::{CLOCK_TOLERANCE_US, JoinRequest, JoinResponse, SiteInfo, Versions, paths},
+    protocol::{CLOCK_TOLERANCE_US, JoinRequest, JoinResponse, Versions, paths},
     registration::check_primary_url,
     upstream::{client, refusal, unreachable},
 };
@@ -43,7 +43,12 @@ pub struct Joined {
 /// # Errors
 /// [`Error::Refused`] in the primary's words; [`Error::Stopped`] where this site may not join, or not that primary;
 /// [`Error::Unreachable`]. The token is spent only once the primary admitted the site.
-pub async fn join(metadata: &Metadata, blobs: &Blobs, token: &JoinToken, options: &JoinOptions) -> Result<Joined> {
+pub async fn join(
+    metadata: &Metadata,
+    blobs: &Blobs,
+    token: &JoinToken,
+    options: &JoinOptions,
+) -> Result<Joined> {
     let site = joinable(metadata, blobs, token, options).await?;
     let url = check_primary_url(&token.primary_url)?;
     let request = join_request(&site, token, options, metadata.clock().now_us())?;
@@ -52,7 +57,12 @@ pub async fn join(metadata: &Metadata, blobs: &Blobs, token: &JoinToken, options
 }
 
 /// Checks that this site can become a secondary, before anything is sent.
-async fn joinable(metadata: &Metadata, blobs: &Blobs, token: &JoinToken, options: &JoinOptions) -> Result<Site> {
+async fn joinable(
+    metadata: &Metadata,
+    blobs: &Blobs,
+    token: &JoinToken,
+    options: &JoinOptions,
+) -> Result<Site> {
     let site = metadata.site().await?;
     if site.role == Role::Secondary {
         let primary = site.primary_name.unwrap_or_else(|| "(unnamed)".to_owned());
@@ -99,7 +109,12 @@ pub(crate) async fn check_marker(site: &Site, blobs: &Blobs) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Key`] where the site's own key cannot be used.
-pub fn join_request(site: &Site, token: &JoinToken, options: &JoinOptions, clock_us: i64) -> Result<JoinRequest> {
+pub fn join_request(
+    site: &Site,
+    token: &JoinToken,
+    options: &JoinOptions,
+    clock_us: i64,
+) -> Result<JoinRequest> {
     let key = SiteKey::from_bytes(&site.signing_key)?;
     let mut request = JoinRequest {
         token_id: token.id,
@@ -124,7 +139,10 @@ async fn ask(client: &Client, url: &Url, request: &JoinRequest) -> Result<JoinRe
     if !response.status().is_success() {
         return Err(refusal(base, response).await);
     }
-    response.json().await.map_err(|error| Error::Protocol(format!("the answer to the join cannot be read: {error}")))
+    response
+        .json()
+        .await
+        .map_err(|error| Error::Protocol(format!("the answer to the join cannot be read: {error}")))
 }
 
 /// Becomes what the primary's answer says.
@@ -140,7 +158,11 @@ pub async fn accept(
     if response.federation != token.federation || response.primary.name != token.primary_name {
         return Err(Error::Protocol(format!(
             "{} answered as {} of federation {}, and the token is of {} of {}",
-            token.primary_url, response.primary.name, response.federation, token.primary_name, token.federation
+            token.primary_url,
+            response.primary.name,
+            response.federation,
+            token.primary_name,
+            token.federation
         )));
     }
     response.versions.check()?;
@@ -154,7 +176,11 @@ pub async fn accept(
         )));
     }
     let head = LogHead::from(response.head);
-    if !response.epochs.iter().any(|line| line.number == response.head.number && line.owner == response.head.owner) {
+    if !response
+        .epochs
+        .iter()
+        .any(|line| line.number == response.head.number && line.owner == response.head.owner)
+    {
         return Err(Error::Protocol("the primary's epoch history does not hold its own epoch".to_owned()));
     }
     metadata
@@ -170,26 +196,11 @@ pub async fn accept(
         })
         .await?;
     metadata.set_urls(options.external_url.as_deref(), options.internal_url.as_deref()).await?;
-    let sites = response.sites.into_iter().map(|site| record(site, response.versions, now_us)).collect();
-    metadata.learn_sites(sites, head.position).await?;
+    metadata.learn_sites(response.sites, head.position).await?;
     Ok(Joined {
         site: token.site.clone(),
         primary_name: response.primary.name,
         primary_url: token.primary_url.clone(),
         head_seq: head.position.seq,
     })
-}
-
-fn record(site: SiteInfo, versions: Versions, now_us: i64) -> SiteRecord {
-    SiteRecord {
-        name: site.name,
-        incarnation: site.incarnation,
-        public_key: site.public_key,
-        external_url: None,
-        internal_url: site.internal_url,
-        protocol: versions.protocol,
-        state: SiteState::Joined,
-        joined_at_us: now_us,
-        removed_at_us: None,
-    }
 }

@@ -28,7 +28,8 @@ pub struct Lag {
 /// One stage: the youngest moment of the primary that it has in full.
 #[derive(Debug, Default)]
 struct Stage {
-    seq: i64,
+    /// Where it is; none while no position is complete.
+    seq: Option<i64>,
     as_of: Option<Instant>,
     /// Heads to be reached, with when their nonce was sent; both rise.
     ahead: VecDeque<(i64, Instant)>,
@@ -47,14 +48,14 @@ impl Stage {
         self.settle();
     }
 
-    fn reached(&mut self, seq: i64) {
+    fn reached(&mut self, seq: Option<i64>) {
         self.seq = seq;
         self.settle();
     }
 
     fn settle(&mut self) {
         while let Some((seq, sent)) = self.ahead.front().copied()
-            && seq <= self.seq
+            && self.seq.is_some_and(|reached| seq <= reached)
         {
             self.ahead.pop_front();
             self.as_of = self.as_of.max(Some(sent));
@@ -63,7 +64,7 @@ impl Stage {
 
     fn lag(&self, head: Option<i64>, now: Instant) -> Lag {
         Lag {
-            events: head.map(|head| u64::try_from(head - self.seq).unwrap_or(0)),
+            events: head.map(|head| u64::try_from(head - self.seq.unwrap_or(0)).unwrap_or(0)),
             age: self.as_of.map(|as_of| now.saturating_duration_since(as_of)),
         }
     }
@@ -76,8 +77,8 @@ pub struct LagTracker {
     /// The primary's last known head.
     head_seq: Option<i64>,
     last_contact: Option<Instant>,
-    /// The primary's clock (µs) when it was last heard, and when that was.
-    clock: Option<(i64, Instant)>,
+    /// How far this site's clock was ahead of the primary's (µs) when that was last heard.
+    clock_ahead_us: Option<i64>,
     ingest: Stage,
     apply: Stage,
 }
@@ -93,9 +94,9 @@ impl LagTracker {
 
     /// A heartbeat arrived. Its head proves something only if its nonce is one of ours, and no more than that the
     /// head is younger than the moment the nonce was sent.
-    pub fn heartbeat(&mut self, heartbeat: &Heartbeat, now: Instant) {
+    pub fn heartbeat(&mut self, heartbeat: &Heartbeat, own_us: i64, now: Instant) {
         self.last_contact = Some(now);
-        self.clock = Some((heartbeat.clock_us, now));
+        self.clock_ahead_us = Some(own_us.saturating_sub(heartbeat.clock_us));
         self.head_seq = self.head_seq.max(Some(heartbeat.head.seq));
         let Some(nonce) = heartbeat.nonce else { return };
         let Some(at) = self.nonces.iter().position(|(sent, _)| *sent == nonce) else { return };
@@ -109,12 +110,12 @@ impl LagTracker {
     /// Everything up to `seq` is ingested.
     pub fn ingested(&mut self, seq: i64) {
         self.head_seq = self.head_seq.map(|head| head.max(seq));
-        self.ingest.reached(seq);
+        self.ingest.reached(Some(seq));
     }
 
     /// Everything up to `seq` is applied, or, with none, no position is complete.
     pub fn processed(&mut self, seq: Option<i64>) {
-        self.apply.reached(seq.unwrap_or(0));
+        self.apply.reached(seq);
     }
 
     /// How far ingest is behind.
@@ -149,10 +150,8 @@ impl LagTracker {
 
     /// How far this site's clock is ahead of the primary's (µs), give or take the way of a heartbeat.
     #[must_use]
-    pub fn clock_ahead_us(&self, own_us: i64, now: Instant) -> Option<i64> {
-        let (clock_us, at) = self.clock?;
-        let since = i64::try_from(now.saturating_duration_since(at).as_micros()).unwrap_or(i64::MAX);
-        Some(own_us - clock_us.saturating_add(since))
+    pub fn clock_ahead_us(&self) -> Option<i64> {
+        self.clock_ahead_us
     }
 }
 
@@ -189,7 +188,7 @@ mod tests {
         lag.processed(Some(7));
         let nonce = Nonce::random();
         lag.sending(nonce, start);
-        lag.heartbeat(&heartbeat(Some(nonce), 7, 1), at(start, 20));
+        lag.heartbeat(&heartbeat(Some(nonce), 7, 1), 0, at(start, 20));
         assert!(lag.fresh(at(start, 4_000)));
         assert_eq!(lag.apply_lag(at(start, 4_000)).age, Some(Duration::from_secs(4)));
         assert!(!lag.fresh(at(start, 5_001)));
@@ -201,8 +200,8 @@ mod tests {
         let start = Instant::now();
         let mut lag = LagTracker::default();
         lag.sending(Nonce::random(), start);
-        lag.heartbeat(&heartbeat(None, 0, 1), start);
-        lag.heartbeat(&heartbeat(Some(Nonce::random()), 0, 1), start);
+        lag.heartbeat(&heartbeat(None, 0, 1), 0, start);
+        lag.heartbeat(&heartbeat(Some(Nonce::random()), 0, 1), 0, start);
         assert!(!lag.fresh(start));
     }
 
@@ -212,7 +211,7 @@ mod tests {
         let mut lag = LagTracker::default();
         let nonce = Nonce::random();
         lag.sending(nonce, start);
-        lag.heartbeat(&heartbeat(Some(nonce), 0, 1), at(start, 60_000));
+        lag.heartbeat(&heartbeat(Some(nonce), 0, 1), 0, at(start, 60_000));
         assert!(!lag.fresh(at(start, 60_000)));
         assert_eq!(lag.ingest_lag(at(start, 60_000)).age, Some(Duration::from_secs(60)));
     }
@@ -223,7 +222,7 @@ mod tests {
         let mut lag = LagTracker::default();
         let nonce = Nonce::random();
         lag.sending(nonce, start);
-        lag.heartbeat(&heartbeat(Some(nonce), 10, 1), start);
+        lag.heartbeat(&heartbeat(Some(nonce), 10, 1), 0, start);
         lag.ingested(10);
         lag.processed(Some(9));
         assert_eq!(lag.ingest_lag(start), Lag { events: Some(0), age: Some(Duration::ZERO) });
@@ -240,7 +239,7 @@ mod tests {
             let nonce = Nonce::random();
             let now = at(start, second * 1_000);
             lag.sending(nonce, now);
-            lag.heartbeat(&heartbeat(Some(nonce), 0, clock_us), now);
+            lag.heartbeat(&heartbeat(Some(nonce), 0, clock_us), 0, now);
             lag.processed(Some(0));
         }
         assert_eq!(lag.apply_lag(at(start, 3_000)).age, Some(Duration::from_secs(1)));
@@ -254,7 +253,7 @@ mod tests {
             let nonce = Nonce::random();
             let now = at(start, second * 1_000);
             lag.sending(nonce, now);
-            lag.heartbeat(&heartbeat(Some(nonce), i64::try_from(second).unwrap(), 1), now);
+            lag.heartbeat(&heartbeat(Some(nonce), i64::try_from(second).unwrap(), 1), 0, now);
         }
         assert!(lag.apply.ahead.len() <= HEADS + 1);
         lag.processed(Some(9_999));

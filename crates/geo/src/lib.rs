@@ -2,13 +2,22 @@
 //!
 //! **Architecture invariant:** this crate does not know `server`: it owns the words and rules of `/geo/v1`, not its routes.
 
+mod apply;
+mod backfill;
 mod credential;
 mod error;
 mod feed;
+mod follow;
+mod joining;
+mod lag;
 pub mod protocol;
 mod registration;
+mod secondary;
 mod site_status;
 mod token;
+mod transfer;
+mod upstream;
+mod verify;
 
 pub use self::{
     credential::{
@@ -19,4 +28,12 @@ pub use self::{
     registration::{AddSite, Registrar, check_name, check_primary_url},
     site_status::{SiteStanding, SitesStatus},
     token::JoinToken,
+};
+pub use self::{
+    joining::{JoinOptions, Joined, accept, join, join_request},
+    lag::{FRESH_FOR, Lag, LagTracker},
+    secondary::{
+        Connection, LagStatus, Secondary, SecondaryHandle, SecondaryOptions, SecondaryStatus, Tuning,
+    },
+    upstream::{BlobBody, HttpUpstream, LogStream, ManifestBody, SiteIdentity, Upstream},
 };

@@ -55,7 +55,8 @@ pub trait Upstream: Send + Sync + 'static {
         limit: u32,
     ) -> impl Future<Output = Result<ListingPage>> + Send;
     /// The checksum of one repository.
-    fn checksum(&self, repository: RepositoryUuid) -> impl Future<Output = Result<RepositoryChecksum>> + Send;
+    fn checksum(&self, repository: RepositoryUuid)
+    -> impl Future<Output = Result<RepositoryChecksum>> + Send;
     /// A manifest's bytes.
     fn manifest(
         &self,

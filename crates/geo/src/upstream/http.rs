@@ -52,9 +52,9 @@ impl SiteIdentity {
     /// [`Error::Stopped`] where it is no secondary, or its primary's URL may not be used.
     pub async fn of(metadata: &Metadata) -> Result<Self> {
         let site = metadata.site().await?;
-        let url = site
-            .primary_url
-            .ok_or_else(|| Error::Stopped("this site follows no primary: join it with a token first".to_owned()))?;
+        let url = site.primary_url.ok_or_else(|| {
+            Error::Stopped("this site follows no primary: join it with a token first".to_owned())
+        })?;
         Ok(Self {
             key: SiteKey::from_bytes(&site.signing_key)?,
             incarnation: site.incarnation,
@@ -142,17 +142,18 @@ impl Upstream for HttpUpstream {
         let response = self.send(self.request(Method::GET, &path)?).await?;
         let base = self.base.clone();
         let chunks = response.bytes_stream().map_err(move |error| unreachable(&base, &error));
-        let frames = stream::try_unfold((chunks.boxed(), FrameDecoder::new()), async |(mut chunks, mut decoder)| {
-            loop {
-                if let Some(frame) = decoder.next_frame()? {
-                    return Ok(Some((frame, (chunks, decoder))));
+        let frames =
+            stream::try_unfold((chunks.boxed(), FrameDecoder::new()), async |(mut chunks, mut decoder)| {
+                loop {
+                    if let Some(frame) = decoder.next_frame()? {
+                        return Ok(Some((frame, (chunks, decoder))));
+                    }
+                    match chunks.try_next().await? {
+                        Some(chunk) => decoder.push(&chunk),
+                        None => return Ok(None),
+                    }
                 }
-                match chunks.try_next().await? {
-                    Some(chunk) => decoder.push(&chunk),
-                    None => return Ok(None),
-                }
-            }
-        });
+            });
         Ok(frames.boxed())
     }
 
@@ -201,7 +202,9 @@ impl Upstream for HttpUpstream {
         let partial = response.status() == StatusCode::PARTIAL_CONTENT;
         let start = if partial { offset } else { 0 };
         if partial && !begins_at(&response, offset) {
-            return Err(Error::Protocol(format!("the primary answered another range of {digest} than was asked for")));
+            return Err(Error::Protocol(format!(
+                "the primary answered another range of {digest} than was asked for"
+            )));
         }
         let size = response.content_length().map(|rest| start + rest);
         let base = self.base.clone();
