@@ -18,8 +18,10 @@ pub struct Inventory {
     pub files: u64,
     /// Blobs whose bytes were hashed.
     pub blobs: u64,
-    /// Every file without an owner, every blob that is missing or altered, in words.
-    pub findings: Vec<String>,
+    /// Every blob that is known and has no file, or whose bytes are not its own.
+    pub damaged: Vec<String>,
+    /// Every file without an owner.
+    pub unowned: Vec<String>,
 }
 
 /// Looks at every file of a site that is at rest.
@@ -35,21 +37,21 @@ pub async fn take_inventory(site: &SiteProcess) -> anyhow::Result<Inventory> {
         let name = path.strip_prefix(site.data())?.to_string_lossy().into_owned();
         if let Some(digest) = blob_of(&name) {
             let Ok(bytes) = fs::read(&path) else {
-                inventory.findings.push(format!("{name} cannot be read"));
+                inventory.damaged.push(format!("{name} cannot be read"));
                 continue;
             };
             inventory.blobs += 1;
             if Digest::of(digest.algorithm(), &bytes) != digest {
-                inventory.findings.push(format!("{name} is altered ({} bytes)", bytes.len()));
+                inventory.damaged.push(format!("{name} is altered ({} bytes)", bytes.len()));
             }
             if !owned.remove(&digest) {
-                inventory.findings.push(format!("{name} is not known to metadata"));
+                inventory.unowned.push(format!("{name} is not known to metadata"));
             }
         } else if !is_owned_by_name(&name) && !is_an_upload(&name, &uploads) {
-            inventory.findings.push(format!("{name} is owned by nobody"));
+            inventory.unowned.push(format!("{name} is owned by nobody"));
         }
     }
-    inventory.findings.extend(owned.iter().map(|digest| format!("{digest} is known and has no file")));
+    inventory.damaged.extend(owned.iter().map(|digest| format!("{digest} is known and has no file")));
     Ok(inventory)
 }
 

@@ -2,6 +2,7 @@
 //! Guards: an answer that refuses a proper push is a failure; only a connection that broke is tried again.
 
 mod chunked;
+mod convergence;
 
 use std::{
     sync::{

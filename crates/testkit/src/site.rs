@@ -14,6 +14,8 @@ use crate::{Field, records};
 
 /// How long a start may take on a loaded machine.
 const START: Duration = Duration::from_secs(60);
+/// How long a secondary may take to have everything, on a loaded machine.
+const CONVERGENCE: Duration = Duration::from_secs(180);
 
 /// Where a site keeps its metadata.
 #[derive(Clone, Debug)]
@@ -40,11 +42,21 @@ impl SiteProcess {
     /// # Errors
     /// When it ends or does not get ready; the text has its log.
     pub fn start(binary: &Path, data: &Path, database: SiteDatabase) -> anyhow::Result<Self> {
+        let mut site = Self::spawned(binary, data, database)?;
+        site.wait_ready()?;
+        Ok(site)
+    }
+
+    /// Starts a site without waiting, so that something can happen to its very first start.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn spawned(binary: &Path, data: &Path, database: SiteDatabase) -> anyhow::Result<Self> {
         std::fs::create_dir_all(data)?;
         let address = free_address()?;
         let mut site =
             Self { binary: binary.to_owned(), data: data.to_owned(), address, database, child: None };
-        site.start_again()?;
+        site.spawn()?;
         Ok(site)
     }
 
@@ -135,12 +147,6 @@ impl SiteProcess {
         &self.data
     }
 
-    /// Where it keeps its metadata.
-    #[must_use]
-    pub fn database(&self) -> &SiteDatabase {
-        &self.database
-    }
-
     /// The process, while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
@@ -207,6 +213,27 @@ impl SiteProcess {
     /// When the database refuses; for a column that is no BIGINT, TEXT or byte string.
     pub async fn rows(&self, query: &str) -> anyhow::Result<Vec<Vec<Field>>> {
         records::rows(&self.database, &self.data, query).await
+    }
+
+    /// Waits until a query for one number finds `count`.
+    ///
+    /// # Errors
+    /// When it does not within three minutes, with what it found last and the site's log.
+    pub async fn wait_for_count(&self, query: &str, count: usize) -> anyhow::Result<()> {
+        let deadline = Instant::now() + CONVERGENCE;
+        loop {
+            let found =
+                self.rows(query).await?.first().context("one row")?.first().context("a number")?.int()?;
+            if usize::try_from(found) == Ok(count) {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{found} instead of {count} for {query}, and the site says:\n{}",
+                self.log()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     fn command(&self) -> Command {

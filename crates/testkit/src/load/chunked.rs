@@ -25,7 +25,7 @@ pub(super) async fn push_in_chunks(
     ensure!(begun.status() == 202, "{}: {}: {}", begun.url().clone(), begun.status(), begun.text().await?);
     let session = absolute(url, &begun)?;
     let middle = blob.len() / 2;
-    let mut offset = 0;
+    let (mut offset, mut interrupted) = (0, false);
     let deadline = Instant::now() + PATIENCE;
     while offset < blob.len() {
         let end = if offset < middle { middle } else { blob.len() };
@@ -36,6 +36,8 @@ pub(super) async fn push_in_chunks(
             .body(blob.slice(offset..end));
         match chunk.send().await {
             Ok(answer) if answer.status() == 202 => offset = end,
+            // The session's row outlived a cut that its file's name did not.
+            Ok(answer) if interrupted && answer.status() == 404 => return Ok(()),
             Ok(answer) => bail!("PATCH {session}: {}: {}", answer.status(), answer.text().await?),
             Err(_) => match stands_at(http, &session, deadline).await? {
                 Some(arrived) => {
@@ -43,7 +45,7 @@ pub(super) async fn push_in_chunks(
                         arrived >= offset,
                         "{session} had {offset} bytes acknowledged and stands at {arrived}"
                     );
-                    offset = arrived;
+                    (offset, interrupted) = (arrived, true);
                 }
                 None => return Ok(()),
             },
@@ -52,6 +54,9 @@ pub(super) async fn push_in_chunks(
     let digest = Digest::sha256(blob);
     let separator = if session.contains('?') { '&' } else { '?' };
     let ended = http.put(format!("{session}{separator}digest={digest}")).send().await?;
+    if interrupted && ended.status() == 404 {
+        return Ok(());
+    }
     ensure!(ended.status() == 201, "PUT {session}: {}: {}", ended.status(), ended.text().await?);
     Ok(())
 }
