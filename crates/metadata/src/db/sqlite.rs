@@ -35,6 +35,10 @@ const IDLE_READERS: usize = 4;
 /// Prepared statements kept per connection.
 const STATEMENTS: usize = 128;
 
+/// FULL: in WAL mode, NORMAL loses acknowledged commits with the power. OFF, for showing that the durability tests can
+/// fail, is another build.
+const SYNCHRONOUS: &str = if cfg!(feature = "unsynced") { "OFF" } else { "FULL" };
+
 /// A site's SQLite database.
 #[derive(Debug)]
 pub(crate) struct SqliteDb {
@@ -54,12 +58,13 @@ impl SqliteDb {
             Error::Refused(format!("cannot open the database {}: {error}", path.display()))
         })?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
-        // FULL: in WAL mode, NORMAL loses acknowledged commits with the power.
         connection.execute_batch(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000; \
-             PRAGMA temp_store = MEMORY;",
+            "PRAGMA journal_mode = WAL; PRAGMA busy_timeout = 5000; PRAGMA temp_store = MEMORY;",
         )?;
-        sync_directory(path)?;
+        connection.pragma_update(None, "synchronous", SYNCHRONOUS)?;
+        if !cfg!(feature = "unsynced") {
+            sync_directory(path)?;
+        }
         let texts = Arc::new(Texts::new(Dialect::Sqlite));
         let signals = Arc::new(signals);
         let tx = Tx::new(Session::Sqlite(connection), Arc::clone(&texts), clock.clone());
