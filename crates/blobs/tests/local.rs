@@ -1,5 +1,4 @@
 //! What only a local directory can suffer: strangers' hands, older layouts, file systems that cannot link.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
 use std::os::unix::fs::FileExt;
