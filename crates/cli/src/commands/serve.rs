@@ -1,0 +1,39 @@
+//! `twinport serve`.
+
+use std::io::Read as _;
+
+use tokio_util::sync::CancellationToken;
+use twinport_server::{Ready, ServeOptions, install_logging, serve as run};
+
+use crate::{admin_client::load, arguments::ServeArguments, output};
+
+pub(super) async fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
+    let config = load(&arguments.site, arguments.addr.clone(), arguments.lenient)?;
+    let _log = install_logging(&config.log)?;
+    let stop = CancellationToken::new();
+    if arguments.exit_with_parent {
+        stop_with_standard_input(stop.clone())?;
+    }
+    let (ready, told) = tokio::sync::oneshot::channel();
+    if arguments.announce {
+        tokio::spawn(async move {
+            if let Ok(Ready { address }) = told.await {
+                output::say(&serde_json::json!({ "address": address }).to_string());
+            }
+        });
+    }
+    run(config, ServeOptions { ready: Some(ready), stop }).await?;
+    Ok(())
+}
+
+/// The other end of standard input is held by whoever started this process; the kernel closes it when that process
+/// ends, however it ends.
+fn stop_with_standard_input(stop: CancellationToken) -> std::io::Result<()> {
+    let watch = move || {
+        let mut input = std::io::stdin().lock();
+        let mut ignored = [0; 256];
+        while matches!(input.read(&mut ignored), Ok(n) if n > 0) {}
+        stop.cancel();
+    };
+    std::thread::Builder::new().name("parent".to_owned()).spawn(watch).map(drop)
+}

@@ -1,0 +1,40 @@
+//! `db status`.
+
+use std::{path::Path, sync::Arc};
+
+use axum::{Json, extract::State};
+
+use super::{answer::Failed, types::DatabaseStatus};
+use crate::{config::DatabaseConfig, site::RunningSite};
+
+pub(super) async fn status(State(site): State<Arc<RunningSite>>) -> Result<Json<DatabaseStatus>, Failed> {
+    let (schema, newest_schema) = site.metadata.schema().await?;
+    let head = site.metadata.log_head().await?;
+    let file = match site.config.database {
+        DatabaseConfig::Embedded => Some(site.config.data.join("metadata.db")),
+        DatabaseConfig::Postgres { .. } => None,
+    };
+    let bytes = match &file {
+        Some(file) => Some(size_with_log(file).await),
+        None => None,
+    };
+    Ok(Json(DatabaseStatus {
+        backend: site.metadata.backend().to_owned(),
+        schema,
+        newest_schema,
+        file: file.map(|file| file.display().to_string()),
+        bytes,
+        log_head_seq: head.position.seq,
+        epoch: head.position.epoch.number,
+    }))
+}
+
+async fn size_with_log(file: &Path) -> u64 {
+    let mut bytes = 0;
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = file.as_os_str().to_owned();
+        name.push(suffix);
+        bytes += tokio::fs::metadata(&name).await.map_or(0, |metadata| metadata.len());
+    }
+    bytes
+}

@@ -1,0 +1,247 @@
+//! From a tree of settings to the values a site runs with: defaults, types, and what must not be combined.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use url::Url;
+
+use super::{
+    Config, DatabaseConfig, DebugConfig, GeoConfig, HttpConfig, ListenAddress, LogConfig, LogFormat, Problem,
+    Secret, StorageConfig, UploadPurging,
+    check::Findings,
+    duration,
+    tree::{Node, Origin, Value},
+};
+
+const DEFAULT_ADDRESS: &str = "127.0.0.1:5000";
+const DEFAULT_DATA: &str = "twinport-data";
+
+/// Resolves; problems are gathered in `findings`, and the result is only good when there are none.
+pub(crate) fn resolve(
+    tree: &Node,
+    file: Option<&Path>,
+    data: Option<&Path>,
+    findings: &mut Findings,
+) -> Config {
+    let mut reader = Reader { tree, findings };
+    reader.version(file.is_some());
+    let root = reader.text("storage.filesystem.rootdirectory").map(PathBuf::from);
+    let data =
+        data.map(Path::to_path_buf).or_else(|| root.clone()).unwrap_or_else(|| PathBuf::from(DEFAULT_DATA));
+    let config = Config {
+        file: file.map(Path::to_path_buf),
+        http: reader.http(),
+        log: reader.log(),
+        storage: StorageConfig {
+            root: root.unwrap_or_else(|| data.join("blobs")),
+            // Without a file a stranger tries things out; a file keeps Distribution's default.
+            delete_enabled: reader.boolean("storage.delete.enabled").unwrap_or(file.is_none()),
+            upload_purging: reader.upload_purging(),
+        },
+        database: reader.database(),
+        geo: GeoConfig {
+            site: reader.site_name(),
+            internal_url: reader.url("geo.internal_url"),
+            replication_enabled: reader.boolean("geo.replication.enabled").unwrap_or(true),
+        },
+        auth_none: reader.text("auth").as_deref() == Some("none"),
+        data,
+        warnings: Vec::new(),
+    };
+    reader.refuse_open_network(&config);
+    config
+}
+
+struct Reader<'a> {
+    tree: &'a Node,
+    findings: &'a mut Findings,
+}
+
+impl Reader<'_> {
+    fn problem(&mut self, path: &str, message: String) {
+        let origin = self.tree.at(path).map_or(Origin::Line(1), |node| node.origin.clone());
+        self.findings.problems.push(Problem::new(&origin, message));
+    }
+
+    fn text(&mut self, path: &str) -> Option<String> {
+        let node = self.tree.at(path)?;
+        if let Value::Scalar(text) = &node.value {
+            return Some(text.clone());
+        }
+        // Anything but a scalar below a guarded key was reported by the check.
+        if path != "auth" {
+            self.problem(path, format!("{path} must be a single value"));
+        }
+        None
+    }
+
+    fn parsed<T>(&mut self, path: &str, wanted: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let text = self.text(path)?;
+        let value = parse(&text);
+        if value.is_none() {
+            self.problem(path, format!("{path} is `{text}`, and must be {wanted}"));
+        }
+        value
+    }
+
+    fn boolean(&mut self, path: &str) -> Option<bool> {
+        self.parsed(path, "true or false", |text| match text {
+            "true" | "yes" | "on" => Some(true),
+            "false" | "no" | "off" => Some(false),
+            _ => None,
+        })
+    }
+
+    fn duration(&mut self, path: &str) -> Option<Duration> {
+        self.parsed(path, "a duration such as 30s or 1h30m", duration::parse)
+    }
+
+    fn url(&mut self, path: &str) -> Option<Url> {
+        self.parsed(path, "an http:// or https:// URL with a host", |text| {
+            let url = Url::parse(text).ok()?;
+            (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
+        })
+    }
+
+    fn address(&mut self, path: &str) -> Option<ListenAddress> {
+        self.parsed(path, "HOST:PORT, such as 127.0.0.1:5000 or :5000", ListenAddress::parse)
+    }
+
+    fn version(&mut self, from_file: bool) {
+        match self.text("version").as_deref() {
+            Some("0.1") => {}
+            Some(other) => {
+                let message = format!("version is {other}, and must be 0.1, the version of this format");
+                self.problem("version", message);
+            }
+            None if from_file => self.problem("version", "the file must say `version: 0.1`".to_owned()),
+            None => {}
+        }
+    }
+
+    fn http(&mut self) -> HttpConfig {
+        let fallback = ListenAddress { host: "127.0.0.1".to_owned(), port: 5000 };
+        let debug = self.address("http.debug.addr").map(|addr| DebugConfig {
+            addr,
+            prometheus_path: self
+                .boolean("http.debug.prometheus.enabled")
+                .unwrap_or(false)
+                .then(|| self.text("http.debug.prometheus.path").unwrap_or_else(|| "/metrics".to_owned())),
+        });
+        if let Some(path) = debug.as_ref().and_then(|debug| debug.prometheus_path.as_deref())
+            && (!path.starts_with('/') || path.contains(['{', '}', '*', '?', '#']))
+        {
+            self.problem(
+                "http.debug.prometheus.path",
+                format!("`{path}` must be a plain path that begins with /"),
+            );
+        }
+        HttpConfig {
+            addr: self
+                .address("http.addr")
+                .or_else(|| ListenAddress::parse(DEFAULT_ADDRESS))
+                .unwrap_or(fallback),
+            host: self.url("http.host"),
+            relative_urls: self.boolean("http.relativeurls").unwrap_or(false),
+            drain_timeout: self.duration("http.draintimeout").unwrap_or(Duration::from_secs(30)),
+            debug,
+        }
+    }
+
+    fn log(&mut self) -> LogConfig {
+        let format = self.parsed("log.formatter", "text or json", |text| match text {
+            "text" => Some(LogFormat::Text),
+            "json" | "logstash" => Some(LogFormat::Json),
+            _ => None,
+        });
+        LogConfig {
+            level: self
+                .parsed("log.level", "error, warn, info, debug or trace", |text| {
+                    crate::telemetry::is_filter(text).then(|| text.to_owned())
+                })
+                .unwrap_or_else(|| "info".to_owned()),
+            format: format.unwrap_or(LogFormat::Text),
+            access_log: !self.boolean("log.accesslog.disabled").unwrap_or(false),
+        }
+    }
+
+    fn upload_purging(&mut self) -> Option<UploadPurging> {
+        let section = "storage.maintenance.uploadpurging";
+        let enabled = self.boolean(&format!("{section}.enabled")).unwrap_or(true);
+        let dry = self.boolean(&format!("{section}.dryrun")).unwrap_or(false);
+        let age = self.duration(&format!("{section}.age")).unwrap_or(Duration::from_secs(168 * 3600));
+        let interval =
+            self.duration(&format!("{section}.interval")).unwrap_or(Duration::from_secs(24 * 3600));
+        let interval = interval.max(Duration::from_secs(1));
+        (enabled && !dry).then_some(UploadPurging { age, interval })
+    }
+
+    fn database(&mut self) -> DatabaseConfig {
+        match self.boolean("database.enabled") {
+            Some(true) => {}
+            Some(false) => return DatabaseConfig::Embedded,
+            None => {
+                if self.tree.at("database.host").is_some() {
+                    let message = "database.host is set and database.enabled is not: say `enabled: true` to use \
+                                   PostgreSQL, or remove the section to use the embedded database";
+                    self.problem("database.host", message.to_owned());
+                }
+                return DatabaseConfig::Embedded;
+            }
+        }
+        let mut required = |path: &str| {
+            let value = self.text(path).filter(|text| !text.is_empty());
+            if value.is_none() {
+                self.problem("database.enabled", format!("{path} is missing: PostgreSQL needs it"));
+            }
+            value.unwrap_or_default()
+        };
+        let host = required("database.host");
+        let user = required("database.user");
+        let dbname = required("database.dbname");
+        let port = self.parsed("database.port", "a port from 1 to 65535", |text| {
+            text.parse::<u16>().ok().filter(|port| *port > 0)
+        });
+        DatabaseConfig::Postgres { host, port: port.unwrap_or(5432), user, password: self.password(), dbname }
+    }
+
+    fn password(&mut self) -> Option<Secret> {
+        let inline = self.text("database.password");
+        let Some(path) = self.text("database.password_file") else { return inline.map(Secret) };
+        if inline.is_some() {
+            let message = "database.password and database.password_file are both set: keep one";
+            self.problem("database.password_file", message.to_owned());
+        }
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Some(Secret(text.trim_end_matches(['\n', '\r']).to_owned())),
+            Err(error) => {
+                self.problem("database.password_file", format!("cannot read {path}: {error}"));
+                None
+            }
+        }
+    }
+
+    fn site_name(&mut self) -> Option<String> {
+        self.parsed(
+            "geo.site",
+            "a name of 1 to 63 lower-case letters, digits and dashes, such as tokyo",
+            |text| {
+                let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+                (!text.is_empty() && text.len() <= 63 && text.chars().all(plain)).then(|| text.to_owned())
+            },
+        )
+    }
+
+    /// Anyone who can reach an open registry can push to it.
+    fn refuse_open_network(&mut self, config: &Config) {
+        if config.auth_none || config.http.addr.is_loopback() {
+            return;
+        }
+        let message = format!(
+            "listening on {} would let anyone who can reach it push and pull: listen on 127.0.0.1, or say `auth: none` \
+             (REGISTRY_AUTH=none) if that is meant",
+            config.http.addr
+        );
+        self.problem("http.addr", message);
+    }
+}

@@ -1,0 +1,91 @@
+//! The effective configuration as YAML that reads back, with every secret redacted.
+
+use super::{Config, DatabaseConfig, LogFormat, duration};
+
+const REDACTED: &str = "\"***\"";
+
+impl Config {
+    /// What this site would run with. Secrets are replaced by `***`.
+    #[must_use]
+    pub fn show(&self) -> String {
+        let mut lines = vec![
+            format!("# data directory: {}", self.data.display()),
+            "version: 0.1".to_owned(),
+            "log:".to_owned(),
+            format!("  level: {}", quoted(&self.log.level)),
+            format!(
+                "  formatter: {}",
+                match self.log.format {
+                    LogFormat::Text => "text",
+                    LogFormat::Json => "json",
+                }
+            ),
+            format!("  accesslog: {{disabled: {}}}", !self.log.access_log),
+            "http:".to_owned(),
+            format!("  addr: {}", quoted(&self.http.addr.to_string())),
+        ];
+        if let Some(host) = &self.http.host {
+            lines.push(format!("  host: {}", quoted(host.as_str())));
+        }
+        lines.push(format!("  relativeurls: {}", self.http.relative_urls));
+        lines.push(format!("  draintimeout: {}", duration::show(self.http.drain_timeout)));
+        if let Some(debug) = &self.http.debug {
+            lines.push("  debug:".to_owned());
+            lines.push(format!("    addr: {}", quoted(&debug.addr.to_string())));
+            lines.push(match &debug.prometheus_path {
+                Some(path) => format!("    prometheus: {{enabled: true, path: {}}}", quoted(path)),
+                None => "    prometheus: {enabled: false}".to_owned(),
+            });
+        }
+        lines.push("storage:".to_owned());
+        lines.push(format!(
+            "  filesystem: {{rootdirectory: {}}}",
+            quoted(&self.storage.root.to_string_lossy())
+        ));
+        lines.push(format!("  delete: {{enabled: {}}}", self.storage.delete_enabled));
+        lines.push(match self.storage.upload_purging {
+            Some(purging) => format!(
+                "  maintenance: {{uploadpurging: {{enabled: true, age: {}, interval: {}}}}}",
+                duration::show(purging.age),
+                duration::show(purging.interval)
+            ),
+            None => "  maintenance: {uploadpurging: {enabled: false}}".to_owned(),
+        });
+        self.show_database(&mut lines);
+        if self.auth_none {
+            lines.push("auth: none".to_owned());
+        }
+        lines.push("geo:".to_owned());
+        if let Some(site) = &self.geo.site {
+            lines.push(format!("  site: {}", quoted(site)));
+        }
+        if let Some(url) = &self.geo.internal_url {
+            lines.push(format!("  internal_url: {}", quoted(url.as_str())));
+        }
+        lines.push(format!("  replication: {{enabled: {}}}", self.geo.replication_enabled));
+        lines.push(String::new());
+        lines.join("\n")
+    }
+
+    fn show_database(&self, lines: &mut Vec<String>) {
+        match &self.database {
+            DatabaseConfig::Embedded => lines.push("database: {enabled: false}".to_owned()),
+            DatabaseConfig::Postgres { host, port, user, password, dbname } => {
+                lines.push("database:".to_owned());
+                lines.push("  enabled: true".to_owned());
+                lines.push(format!("  host: {}", quoted(host)));
+                lines.push(format!("  port: {port}"));
+                lines.push(format!("  user: {}", quoted(user)));
+                if password.is_some() {
+                    lines.push(format!("  password: {REDACTED}"));
+                }
+                lines.push(format!("  dbname: {}", quoted(dbname)));
+            }
+        }
+    }
+}
+
+/// A double-quoted YAML scalar; JSON's escapes are a subset of YAML's.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}

@@ -1,0 +1,38 @@
+//! One site as a process: `/v2`, the geo API, the admin API, health and metrics, over metadata, blobs and geo.
+//!
+//! **Architecture invariant:** no handler touches storage without a grant; failures become HTTP in `error` alone.
+
+mod admin_api;
+mod answer;
+mod body;
+mod config;
+mod data_directory;
+mod error;
+mod geo_api;
+mod grant;
+mod health;
+mod listener;
+mod path;
+mod query;
+mod range_response;
+mod registry;
+mod replication;
+mod serve;
+mod site;
+mod start_error;
+mod telemetry;
+mod v2;
+
+pub use self::{
+    admin_api::types as admin,
+    config::{Config, ConfigError, ConfigSource, DatabaseConfig, LogFormat},
+    data_directory::AdminSocket,
+    geo_api::{GeoApiState, router as geo_router},
+    grant::{Access, Action, Grant},
+    listener::{IncomingBody, Listener, ListenerLimits, Peer, Stalled},
+    registry::{Registry, RegistrySettings},
+    serve::{Ready, ServeOptions, serve},
+    start_error::StartError,
+    telemetry::{LogGuard, install_logging},
+    v2::{RouteClass, V2Service, v2_service},
+};

@@ -1,0 +1,248 @@
+//! A site's life as a process: open its stores in order, listen, and drain when told to stop.
+//! Invariant: nothing is served before the lock is held, the stores belong together, and leftovers are put right.
+
+mod front;
+mod identity;
+mod signals;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{net::lookup_host, sync::oneshot};
+use tokio_util::sync::CancellationToken;
+use twinport_blobs::Blobs;
+use twinport_geo::Feed;
+use twinport_metadata::{Clock, Database, Metadata, OpenOptions, PostgresOptions};
+
+use self::front::Front;
+use crate::{
+    admin_api,
+    config::{Config, DatabaseConfig, ListenAddress, UploadPurging},
+    data_directory::{AdminSocket, DataDirectory},
+    geo_api::{self, GeoApiState},
+    grant::Access,
+    health,
+    listener::{Listener, ListenerLimits},
+    registry::{Registry, RegistrySettings},
+    replication::Replication,
+    site::{Parts, RunningSite, trimmed},
+    start_error::StartError,
+    telemetry::{Metrics, Observer},
+    v2::v2_service,
+};
+
+/// How long load balancers get to see `/readyz` fail before connections are refused.
+const NOTICE: Duration = Duration::from_millis(500);
+
+/// What whoever starts a site may want besides.
+#[derive(Default)]
+pub struct ServeOptions {
+    /// Told once the site serves.
+    pub ready: Option<oneshot::Sender<Ready>>,
+    /// Stops the site as SIGTERM does.
+    pub stop: CancellationToken,
+}
+
+/// A site that serves.
+#[derive(Debug, Clone, Copy)]
+pub struct Ready {
+    /// The main address as bound.
+    pub address: SocketAddr,
+}
+
+/// Serves a site until a signal or `options.stop`. A second signal ends the process at once.
+///
+/// # Errors
+/// [`StartError`] says what stands in the way and what to do about it.
+pub async fn serve(config: Config, options: ServeOptions) -> Result<(), StartError> {
+    signals::watch(options.stop.clone())?;
+    for warning in &config.warnings {
+        tracing::warn!(setting = %warning, "configuration");
+    }
+    let data = open_data(&config).await?;
+    let blobs = Blobs::open_local(config.storage.root.clone()).await?;
+    let metadata =
+        Metadata::open(OpenOptions { database: database(&config, &data), clock: Clock::System }).await?;
+    let served = run(config, &data, metadata.clone(), blobs, options).await;
+    metadata.close().await;
+    served
+}
+
+async fn run(
+    config: Config,
+    data: &DataDirectory,
+    metadata: Metadata,
+    blobs: Blobs,
+    options: ServeOptions,
+) -> Result<(), StartError> {
+    identity::check(&metadata, &blobs, &config.storage.root).await?;
+    let recovered = twinport_upkeep::recover(&metadata, &blobs).await?;
+    if recovered != twinport_upkeep::RecoveryReport::default() {
+        tracing::info!(
+            kept = recovered.kept,
+            discarded = recovered.discarded,
+            unpublished = recovered.unpublished,
+            "put right what the last stop left"
+        );
+    }
+    if let Some(name) = &config.geo.site {
+        metadata.name_site(name).await?;
+    }
+    let limits = ListenerLimits { grace: config.http.drain_timeout, ..ListenerLimits::default() };
+    let main = bind(&config.http.addr, &limits).await?;
+    let debug = match &config.http.debug {
+        Some(debug) => Some((bind(&debug.addr, &limits).await?, debug.prometheus_path.clone())),
+        None => None,
+    };
+    let unlistenable = |source| StartError::Listen { address: "the admin socket".to_owned(), source };
+    let socket = AdminSocket::of(data.path()).map_err(unlistenable)?;
+    let admin = Listener::bind_unix(socket.path(), limits).map_err(unlistenable)?;
+
+    let address = main.local_addr().unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let site = Arc::new(assemble(config, metadata, blobs, address).await?);
+    site.replication.start_if_secondary().await?;
+    let purging =
+        site.config.storage.upload_purging.map(|purging| tokio::spawn(purge(site.clone(), purging)));
+
+    let closing = CancellationToken::new();
+    let observer = Observer { metrics: site.metrics.clone(), access_log: site.config.log.access_log };
+    let geo = geo_api::router(GeoApiState::new(site.metadata.clone(), site.blobs.clone(), site.feed.clone()));
+    let front = Front::new(
+        v2_service(site.registry.clone()),
+        health::router(site.clone()).merge(geo),
+        observer.clone(),
+    );
+    let admin_front = Front::without_v2(admin_api::router(site.clone()), observer);
+    let serving = async {
+        let debug = async {
+            match debug {
+                Some((listener, path)) => {
+                    let router = health::debug_router(site.clone(), path.as_deref());
+                    listener.serve(router, closing.clone()).await
+                }
+                None => true,
+            }
+        };
+        tokio::join!(main.serve(front, closing.clone()), admin.serve(admin_front, closing.clone()), debug)
+    };
+    tracing::info!(%address, data = %data.path().display(), database = site.metadata.backend(), "serving");
+    if let Some(ready) = options.ready {
+        // Whoever asked may have gone; the site serves on.
+        ready.send(Ready { address }).ok();
+    }
+    let stopping = async {
+        options.stop.cancelled().await;
+        drain(&site, &closing).await;
+    };
+    let ((in_time, ..), ()) = tokio::join!(serving, stopping);
+    if let Some(purging) = purging {
+        purging.abort();
+    }
+    site.replication.stop().await;
+    tracing::info!(all_requests_ended = in_time, "stopped");
+    Ok(())
+}
+
+/// First says that it is not ready, then ends what never ends by itself, then lets the listeners drain.
+async fn drain(site: &RunningSite, closing: &CancellationToken) {
+    tracing::info!("draining: no further requests are taken, those under way may end");
+    site.begin_draining();
+    if !site.address.ip().is_loopback() {
+        tokio::time::sleep(NOTICE).await;
+    }
+    site.feed.close();
+    site.replication.stop().await;
+    closing.cancel();
+}
+
+async fn open_data(config: &Config) -> Result<DataDirectory, StartError> {
+    let path = config.data.clone();
+    let embedded = config.database == DatabaseConfig::Embedded;
+    let opened = tokio::task::spawn_blocking(move || {
+        let data = DataDirectory::open(&path)?;
+        if embedded {
+            data.refuse_network_file_system()?;
+        }
+        Ok(data)
+    });
+    opened.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+fn database(config: &Config, data: &DataDirectory) -> Database {
+    match &config.database {
+        DatabaseConfig::Embedded => Database::Sqlite { path: data.database() },
+        DatabaseConfig::Postgres { host, port, user, password, dbname } => {
+            let password = password.as_ref().map(|password| password.reveal());
+            let options = PostgresOptions::new(host, *port, dbname, user, password);
+            Database::Postgres(options.connect_timeout(Duration::from_secs(10)))
+        }
+    }
+}
+
+async fn assemble(
+    config: Config,
+    metadata: Metadata,
+    blobs: Blobs,
+    address: SocketAddr,
+) -> Result<RunningSite, StartError> {
+    let settings = RegistrySettings {
+        delete_enabled: config.storage.delete_enabled,
+        location_base: match &config.http.host {
+            Some(host) if !config.http.relative_urls => trimmed(host),
+            _ => String::new(),
+        },
+        ..RegistrySettings::default()
+    };
+    let metrics = Arc::new(Metrics::new(metadata.backend()));
+    let replication = Replication::new(metadata.clone(), blobs.clone(), config.geo.replication_enabled);
+    let feed = Feed::new(metadata.clone());
+    let registry = Arc::new(Registry::new(metadata.clone(), blobs, settings, Access::Open));
+    let external = config.http.host.as_ref().map(trimmed);
+    let site = RunningSite::new(Parts { config, registry, feed, replication, metrics, address });
+    let internal = site.url_for_sites();
+    metadata.set_urls(external.as_deref().or(Some(&internal)), Some(&internal)).await?;
+    Ok(site)
+}
+
+async fn bind(address: &ListenAddress, limits: &ListenerLimits) -> Result<Listener, StartError> {
+    let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
+    for candidate in candidates(address).await.map_err(|source| unbound(address, source))? {
+        match Listener::bind(candidate, limits.clone()).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(unbound(address, last))
+}
+
+fn unbound(address: &ListenAddress, source: io::Error) -> StartError {
+    StartError::Listen { address: address.to_string(), source }
+}
+
+/// No host is every interface: of both families where the machine has IPv6.
+async fn candidates(address: &ListenAddress) -> io::Result<Vec<SocketAddr>> {
+    if address.host.is_empty() {
+        let port = address.port;
+        return Ok(vec![
+            SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port)),
+            SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, port)),
+        ]);
+    }
+    Ok(lookup_host((address.host.as_str(), address.port)).await?.collect())
+}
+
+/// Ends abandoned upload sessions, for as long as the site lives.
+async fn purge(site: Arc<RunningSite>, purging: UploadPurging) {
+    let age_us = i64::try_from(purging.age.as_micros()).unwrap_or(i64::MAX);
+    let mut rounds = tokio::time::interval(purging.interval);
+    loop {
+        rounds.tick().await;
+        let before_us = site.metadata.clock().now_us().saturating_sub(age_us);
+        match twinport_upkeep::expire_uploads(&site.metadata, &site.blobs, before_us).await {
+            Ok(0) => {}
+            Ok(ended) => tracing::info!(ended, "ended abandoned upload sessions"),
+            Err(error) => {
+                tracing::warn!(%error, "abandoned upload sessions were not ended: trying again next time")
+            }
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Whether the database and the blob store lived the same life (hazard R26).
+//! Invariant: a store whose marker names another incarnation is never served.
+
+use std::path::Path;
+
+use twinport_blobs::Blobs;
+use twinport_metadata::{Metadata, Role};
+
+use crate::start_error::StartError;
+
+/// Compares the two incarnations; the first start of a site writes the marker.
+pub(super) async fn check(metadata: &Metadata, blobs: &Blobs, root: &Path) -> Result<(), StartError> {
+    let site = metadata.site().await?;
+    let database = site.incarnation.0;
+    match blobs.incarnation().await? {
+        Some(marker) if marker == database => Ok(()),
+        Some(marker) => Err(StartError::Incarnation { root: root.to_owned(), marker, database }),
+        None => {
+            // A start that was cut short before the marker has no history either.
+            let fresh = site.role == Role::Primary
+                && metadata.log_head().await?.position.seq == 0
+                && metadata.repositories(None, 1).await?.is_empty();
+            if !fresh {
+                return Err(StartError::MarkerMissing { root: root.to_owned(), database });
+            }
+            Ok(blobs.set_incarnation(database).await?)
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! SIGTERM and SIGINT: the first drains, the second ends the process at once.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::start_error::StartError;
+
+/// Cancels `stop` at the first signal. Watches for as long as the process lives.
+pub(super) fn watch(stop: CancellationToken) -> Result<(), StartError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+    tokio::spawn(async move {
+        let mut wait = async || {
+            tokio::select! {
+                _ = terminate.recv() => 128 + 15,
+                _ = interrupt.recv() => 128 + 2,
+            }
+        };
+        wait().await;
+        stop.cancel();
+        let status = wait().await;
+        tracing::warn!("a second signal: ending at once, requests under way are broken off");
+        std::process::exit(status);
+    });
+    Ok(())
+}

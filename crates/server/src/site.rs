@@ -1,0 +1,157 @@
+//! One running site: its stores, its part in the federation, and what the process knows of itself.
+//! Everything that serves HTTP shares it.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::timeout;
+use twinport_blobs::Blobs;
+use twinport_geo::{Feed, Registrar};
+use twinport_metadata::{Metadata, Role};
+use url::Url;
+
+use crate::{
+    admin_api::types::{ItemCounts, ReplicationStatus},
+    config::Config,
+    registry::Registry,
+    replication::Replication,
+    telemetry::{GeoFigures, Metrics, SiteFigures},
+};
+
+/// How long the database may take to say that it is there.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A running site.
+pub(crate) struct RunningSite {
+    pub(crate) config: Config,
+    pub(crate) metadata: Metadata,
+    pub(crate) blobs: Blobs,
+    pub(crate) registry: Arc<Registry>,
+    /// Shares the feed with the geo API, so that a removal ends streams.
+    pub(crate) registrar: Registrar,
+    pub(crate) feed: Feed,
+    pub(crate) replication: Replication,
+    pub(crate) metrics: Arc<Metrics>,
+    /// The main address as bound.
+    pub(crate) address: SocketAddr,
+    draining: AtomicBool,
+}
+
+/// The parts that [`RunningSite::new`] puts together.
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) feed: Feed,
+    pub(crate) replication: Replication,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) address: SocketAddr,
+}
+
+impl RunningSite {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { config, registry, feed, replication, metrics, address } = parts;
+        let (metadata, blobs) = (registry.metadata.clone(), registry.blobs.clone());
+        let registrar = Registrar::new(metadata.clone(), feed.clone());
+        let draining = AtomicBool::new(false);
+        Self { config, metadata, blobs, registry, registrar, feed, replication, metrics, address, draining }
+    }
+
+    /// Where other sites reach this one: `geo.internal_url`, else `http.host`, else the address it listens on.
+    pub(crate) fn url_for_sites(&self) -> String {
+        let configured = self.config.geo.internal_url.as_ref().or(self.config.http.host.as_ref());
+        configured.map_or_else(|| self.url_by_address(), trimmed)
+    }
+
+    fn url_by_address(&self) -> String {
+        let mut address = self.address;
+        if address.ip().is_unspecified() {
+            address.set_ip(if address.is_ipv4() {
+                std::net::Ipv4Addr::LOCALHOST.into()
+            } else {
+                std::net::Ipv6Addr::LOCALHOST.into()
+            });
+        }
+        format!("http://{address}")
+    }
+
+    /// From now on `/readyz` says no.
+    pub(crate) fn begin_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Why this site should get no requests; none when it should.
+    pub(crate) async fn unready(&self) -> Option<String> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Some("shutting down".to_owned());
+        }
+        match timeout(PATIENCE, self.metadata.ping()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!("the database does not answer within {} s", PATIENCE.as_secs())),
+        }
+    }
+
+    /// What one scrape of `/metrics` needs; what cannot be read is absent.
+    pub(crate) async fn figures(&self) -> SiteFigures {
+        let (site, head) = tokio::join!(
+            timeout(PATIENCE, self.metadata.site()),
+            timeout(PATIENCE, self.metadata.log_head())
+        );
+        let site = site.ok().and_then(Result::ok);
+        let geo = match site.as_ref().map(|site| site.role) {
+            Some(Role::Secondary) => {
+                Some(self.replication.status().await.map(GeoFigures::from).unwrap_or_default())
+            }
+            _ => None::<GeoFigures>,
+        };
+        SiteFigures {
+            name: site.as_ref().and_then(|site| site.name.clone()).unwrap_or_default(),
+            role: site.as_ref().map(|site| site.role.to_string()).unwrap_or_default(),
+            log_head_seq: head.ok().and_then(Result::ok).map(|head| head.position.seq),
+            halted: site.is_some_and(|site| site.halted.is_some()),
+            uploads_in_progress: self.registry.uploads_in_progress(),
+            geo,
+        }
+    }
+}
+
+impl From<ReplicationStatus> for GeoFigures {
+    fn from(status: ReplicationStatus) -> Self {
+        Self {
+            connected: status.state == "connected",
+            fresh: status.fresh,
+            ingested_seq: status.ingested_seq,
+            applied_seq: status.applied_seq,
+            lag_events: status.lag_events.and_then(|events| i64::try_from(events).ok()),
+            lag_seconds: status.lag_us.map(|us| us as f64 / 1e6),
+            repositories: by_state(&status.repositories),
+            items: by_state(&status.items),
+        }
+    }
+}
+
+fn by_state(counts: &ItemCounts) -> Vec<(&'static str, i64)> {
+    [
+        ("pending", counts.pending),
+        ("started", counts.started),
+        ("synced", counts.synced),
+        ("failed", counts.failed),
+        ("verification_pending", counts.verification_pending),
+        ("verification_succeeded", counts.verification_succeeded),
+        ("verification_failed", counts.verification_failed),
+    ]
+    .into_iter()
+    .map(|(state, count)| (state, i64::try_from(count).unwrap_or(i64::MAX)))
+    .collect()
+}
+
+/// A URL without a trailing slash, as it is shown and compared.
+pub(crate) fn trimmed(url: &Url) -> String {
+    url.as_str().trim_end_matches('/').to_owned()
+}

@@ -1,0 +1,53 @@
+//! Why a site does not start, in words that say what to do next.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+use uuid::Uuid;
+
+/// Why [`crate::serve`] ended other than by request.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    #[error(
+        "another process serves the data directory {path}: stop it, or choose another directory with --data",
+        path = .0.display()
+    )]
+    Locked(PathBuf),
+    #[error("cannot {doing} the data directory {path}: {source}", path = .path.display())]
+    DataDirectory { doing: &'static str, path: PathBuf, source: std::io::Error },
+    #[error(
+        "the data directory {path} is on {kind}, where the embedded database loses data: use a local disk, or \
+         PostgreSQL (database.enabled)",
+        path = .path.display()
+    )]
+    NetworkFileSystem { path: PathBuf, kind: &'static str },
+    #[error(
+        "cannot listen on {address}: {source}; is another process listening there? choose another with --addr"
+    )]
+    Listen { address: String, source: std::io::Error },
+    #[error(
+        "the blob store {root} belongs to another life of this site (its marker says {marker}, the database {database}): \
+         one of the two was restored or copied without the other; bring both from the same moment",
+        root = .root.display()
+    )]
+    Incarnation { root: PathBuf, marker: Uuid, database: Uuid },
+    #[error(
+        "the blob store {root} has lost its marker, and the database ({database}) already has history: is the right disk \
+         mounted there? if it is, restore twinport/incarnation in it",
+        root = .root.display()
+    )]
+    MarkerMissing { root: PathBuf, database: Uuid },
+    #[error("the log filter `{filter}` cannot be used: {reason}")]
+    Logging { filter: String, reason: String },
+    #[error("cannot watch for signals: {0}")]
+    Signals(std::io::Error),
+    #[error(transparent)]
+    Metadata(#[from] twinport_metadata::Error),
+    #[error(transparent)]
+    Blobs(#[from] twinport_blobs::Error),
+    #[error(transparent)]
+    Upkeep(#[from] twinport_upkeep::Error),
+    #[error(transparent)]
+    Geo(#[from] twinport_geo::Error),
+}

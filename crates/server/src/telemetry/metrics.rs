@@ -1,0 +1,260 @@
+//! The figures of `/metrics`, by name and label. Label values are a fixed, small set: no name of a repository, no path.
+//! Guards: what is not known is absent, never zero (hazard R29).
+
+use std::{
+    sync::atomic::{AtomicI64, AtomicU64},
+    time::Duration,
+};
+
+use http::{Method, StatusCode};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+        info::Info,
+    },
+    registry::{Registry, Unit},
+};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: &'static str,
+    method: &'static str,
+    status: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    route: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SiteLabels {
+    site: String,
+    role: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
+}
+
+/// For a figure that can be absent: its family has one member or none.
+type NoLabels = [(&'static str, &'static str); 0];
+const NO_LABELS: NoLabels = [];
+
+type IntGauges<L> = Family<L, Gauge>;
+type FloatGauges<L> = Family<L, Gauge<f64, AtomicU64>>;
+type NewHistogram = fn() -> Histogram;
+
+/// What is read from the site for one scrape.
+#[derive(Debug, Default)]
+pub(crate) struct SiteFigures {
+    pub(crate) name: String,
+    pub(crate) role: String,
+    pub(crate) log_head_seq: Option<i64>,
+    pub(crate) halted: bool,
+    pub(crate) uploads_in_progress: usize,
+    pub(crate) geo: Option<GeoFigures>,
+}
+
+/// A secondary's replication, as far as it is known.
+#[derive(Debug, Default)]
+pub(crate) struct GeoFigures {
+    pub(crate) connected: bool,
+    pub(crate) fresh: bool,
+    pub(crate) ingested_seq: Option<i64>,
+    pub(crate) applied_seq: Option<i64>,
+    pub(crate) lag_events: Option<i64>,
+    pub(crate) lag_seconds: Option<f64>,
+    /// Repositories by state.
+    pub(crate) repositories: Vec<(&'static str, i64)>,
+    /// Tags and manifests by state.
+    pub(crate) items: Vec<(&'static str, i64)>,
+}
+
+/// Every metric of the process.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<RouteLabels, Histogram, NewHistogram>,
+    in_flight: Gauge,
+    site: IntGauges<SiteLabels>,
+    log_head: IntGauges<NoLabels>,
+    halted: Gauge,
+    uploads: Gauge,
+    connected: IntGauges<NoLabels>,
+    fresh: IntGauges<NoLabels>,
+    ingested: IntGauges<NoLabels>,
+    applied: IntGauges<NoLabels>,
+    lag_events: IntGauges<NoLabels>,
+    lag_seconds: FloatGauges<NoLabels>,
+    repositories: IntGauges<StateLabels>,
+    items: IntGauges<StateLabels>,
+}
+
+/// A request under way; counted until it is dropped.
+pub(crate) struct UnderWay(Gauge);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Metrics {
+    pub(crate) fn new(backend: &'static str) -> Self {
+        let new_histogram: NewHistogram = || Histogram::new(exponential_buckets(0.000_5, 2.0, 18));
+        let mut metrics = Self {
+            registry: Registry::with_prefix("twinport"),
+            requests: Family::default(),
+            durations: Family::new_with_constructor(new_histogram),
+            in_flight: Gauge::<i64, AtomicI64>::default(),
+            site: Family::default(),
+            log_head: Family::default(),
+            halted: Gauge::default(),
+            uploads: Gauge::default(),
+            connected: Family::default(),
+            fresh: Family::default(),
+            ingested: Family::default(),
+            applied: Family::default(),
+            lag_events: Family::default(),
+            lag_seconds: Family::default(),
+            repositories: Family::default(),
+            items: Family::default(),
+        };
+        metrics.register(backend);
+        metrics
+    }
+
+    fn register(&mut self, backend: &'static str) {
+        let Self { registry: r, .. } = self;
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION")), ("database", backend)]);
+        r.register("build", "The version of this process and its database", build);
+        r.register("http_requests", "Requests answered, by what they were for", self.requests.clone());
+        r.register_with_unit(
+            "http_request_duration",
+            "From a request's headers to its answer's headers",
+            Unit::Seconds,
+            self.durations.clone(),
+        );
+        r.register("http_requests_in_flight", "Requests without an answer yet", self.in_flight.clone());
+        r.register("site_role", "1 for this site's name and role", self.site.clone());
+        r.register("log_head_seq", "Last event ID of this site's log", self.log_head.clone());
+        r.register(
+            "writes_halted",
+            "1 while writes are stopped because history was rewritten",
+            self.halted.clone(),
+        );
+        r.register("uploads_in_progress", "Uploads that a request is writing to", self.uploads.clone());
+        r.register("geo_connected", "1 while the primary's log stream is open", self.connected.clone());
+        r.register("geo_fresh", "1 while reads here are at most 5 s behind the primary", self.fresh.clone());
+        r.register("geo_ingested_seq", "Last event ID from primary", self.ingested.clone());
+        r.register("geo_applied_seq", "Last event ID processed", self.applied.clone());
+        r.register("geo_lag_events", "Events known and not applied", self.lag_events.clone());
+        r.register_with_unit(
+            "geo_lag",
+            "Age of the oldest event not applied",
+            Unit::Seconds,
+            self.lag_seconds.clone(),
+        );
+        r.register("geo_repositories", "Repositories by replication state", self.repositories.clone());
+        r.register("geo_items", "Tags and manifests by replication state", self.items.clone());
+    }
+
+    pub(crate) fn request_begins(&self) -> UnderWay {
+        self.in_flight.inc();
+        UnderWay(self.in_flight.clone())
+    }
+
+    pub(crate) fn request_ended(
+        &self,
+        route: &'static str,
+        method: &Method,
+        status: StatusCode,
+        took: Duration,
+    ) {
+        let labels = RequestLabels { route, method: known(method), status: u32::from(status.as_u16()) };
+        self.requests.get_or_create(&labels).inc();
+        self.durations.get_or_create(&RouteLabels { route }).observe(took.as_secs_f64());
+    }
+
+    /// The page in OpenMetrics text form.
+    pub(crate) fn page(&self, figures: &SiteFigures) -> String {
+        self.site.clear();
+        let labels = SiteLabels { site: figures.name.clone(), role: figures.role.clone() };
+        self.site.get_or_create(&labels).set(1);
+        self.halted.set(i64::from(figures.halted));
+        self.uploads.set(i64::try_from(figures.uploads_in_progress).unwrap_or(i64::MAX));
+        set(&self.log_head, figures.log_head_seq);
+        let geo = figures.geo.as_ref();
+        set(&self.connected, geo.map(|geo| i64::from(geo.connected)));
+        set(&self.fresh, geo.map(|geo| i64::from(geo.fresh)));
+        set(&self.ingested, geo.and_then(|geo| geo.ingested_seq));
+        set(&self.applied, geo.and_then(|geo| geo.applied_seq));
+        set(&self.lag_events, geo.and_then(|geo| geo.lag_events));
+        match geo.and_then(|geo| geo.lag_seconds) {
+            Some(seconds) => {
+                self.lag_seconds.get_or_create(&NO_LABELS).set(seconds);
+            }
+            None => self.lag_seconds.clear(),
+        }
+        set_states(&self.repositories, geo.map(|geo| geo.repositories.as_slice()));
+        set_states(&self.items, geo.map(|geo| geo.items.as_slice()));
+        let mut page = String::new();
+        if text::encode(&mut page, &self.registry).is_err() {
+            tracing::error!("the metrics page could not be written");
+        }
+        page
+    }
+}
+
+fn set(gauge: &IntGauges<NoLabels>, value: Option<i64>) {
+    match value {
+        Some(value) => {
+            gauge.get_or_create(&NO_LABELS).set(value);
+        }
+        None => gauge.clear(),
+    }
+}
+
+fn set_states(gauge: &IntGauges<StateLabels>, values: Option<&[(&'static str, i64)]>) {
+    gauge.clear();
+    for (state, count) in values.unwrap_or_default() {
+        gauge.get_or_create(&StateLabels { state }).set(*count);
+    }
+}
+
+fn known(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r29_a_lag_that_is_not_known_is_absent_and_not_zero() {
+        let metrics = Metrics::new("sqlite");
+        let page = metrics.page(&SiteFigures { geo: Some(GeoFigures::default()), ..SiteFigures::default() });
+        assert!(page.contains("twinport_geo_connected 0"), "{page}");
+        assert!(!page.contains("twinport_geo_lag_seconds 0"), "{page}");
+        let known = GeoFigures { lag_seconds: Some(1.5), lag_events: Some(3), ..GeoFigures::default() };
+        let page = metrics.page(&SiteFigures { geo: Some(known), ..SiteFigures::default() });
+        assert!(page.contains("twinport_geo_lag_seconds 1.5"), "{page}");
+        let page = metrics.page(&SiteFigures::default());
+        assert!(!page.contains("twinport_geo_lag_seconds 1.5"), "{page}");
+    }
+}

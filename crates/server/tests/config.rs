@@ -1,0 +1,214 @@
+//! The configuration as people write it: what is wrong is named with its line, what guards something never passes.
+
+use std::path::PathBuf;
+
+use twinport_server::{Config, ConfigError, ConfigSource, DatabaseConfig, LogFormat};
+
+struct File {
+    _dir: tempfile::TempDir,
+    path: PathBuf,
+}
+
+fn file(text: &str) -> File {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.yml");
+    std::fs::write(&path, text).unwrap();
+    File { _dir: dir, path }
+}
+
+fn load_with(text: &str, lenient: bool, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let file = file(text);
+    let environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    Config::load(&ConfigSource {
+        file: Some(file.path.clone()),
+        lenient,
+        environment,
+        ..ConfigSource::default()
+    })
+}
+
+fn load(text: &str) -> Result<Config, ConfigError> {
+    load_with(text, false, &[])
+}
+
+fn refusal(text: &str) -> String {
+    load(text).unwrap_err().to_string()
+}
+
+#[test]
+fn without_a_file_a_stranger_gets_a_registry_on_loopback() {
+    let config = Config::load(&ConfigSource::default()).unwrap();
+    assert_eq!(config.http.addr.to_string(), "127.0.0.1:5000");
+    assert_eq!(config.data, PathBuf::from("twinport-data"));
+    assert_eq!(config.storage.root, PathBuf::from("twinport-data/blobs"));
+    assert!(config.storage.delete_enabled);
+    assert_eq!(config.database, DatabaseConfig::Embedded);
+}
+
+#[test]
+fn a_file_keeps_distributions_default_for_deleting() {
+    assert!(!load("version: 0.1\n").unwrap().storage.delete_enabled);
+    assert!(load("version: 0.1\nstorage: {delete: {enabled: true}}\n").unwrap().storage.delete_enabled);
+}
+
+#[test]
+fn an_unknown_key_is_an_error_that_names_its_line_and_the_word_that_was_meant() {
+    let text = "version: 0.1\nhttp:\n  adr: 127.0.0.1:5000\n";
+    let refusal = refusal(text);
+    assert!(refusal.contains("line 3: unknown key `adr` in http, did you mean `addr`?"), "{refusal}");
+    let lenient = load_with(text, true, &[]).unwrap();
+    assert!(lenient.warnings.iter().any(|warning| warning.contains("line 3")), "{:?}", lenient.warnings);
+}
+
+#[test]
+fn every_problem_is_named_at_once() {
+    let refusal = refusal("version: 0.2\nlog:\n  level: loud\nhttp:\n  draintimeout: soon\n");
+    for expected in
+        ["3 problems", "line 1: version", "line 3: log.level is `loud`", "line 5: http.draintimeout"]
+    {
+        assert!(refusal.contains(expected), "{expected} is missing:\n{refusal}");
+    }
+}
+
+#[test]
+fn broken_yaml_names_its_line() {
+    let refusal = refusal("version: 0.1\nhttp:\n\taddr: x\n");
+    assert!(refusal.contains("not valid YAML") && refusal.contains("line 3"), "{refusal}");
+}
+
+#[test]
+fn what_guards_access_or_data_and_is_not_built_refuses_to_start_even_leniently() {
+    for (line, text) in [
+        (2, "version: 0.1\nauth: {token: {realm: 'https://x', service: y}}\n"),
+        (2, "version: 0.1\nauth: {htpasswd: {realm: x, path: /htpasswd}}\n"),
+        (3, "version: 0.1\nhttp:\n  tls: {certificate: /c, key: /k}\n"),
+        (4, "version: 0.1\nstorage:\n  maintenance:\n    readonly: {enabled: true}\n"),
+        (3, "version: 0.1\nstorage:\n  s3: {bucket: b}\n"),
+        (3, "version: 0.1\nstorage:\n  inmemory:\n"),
+        (2, "version: 0.1\nstorage: inmemory\n"),
+        (2, "version: 0.1\nproxy: {remoteurl: 'https://registry-1.docker.io'}\n"),
+        (3, "version: 0.1\ngeo:\n  writes: forward\n"),
+        (4, "version: 0.1\ndatabase:\n  enabled: false\n  sslmode: verify-full\n"),
+    ] {
+        for lenient in [false, true] {
+            let refusal = load_with(text, lenient, &[]).unwrap_err().to_string();
+            assert!(refusal.contains(&format!("line {line}: ")), "{text}\n{refusal}");
+        }
+    }
+}
+
+#[test]
+fn a_guard_that_is_switched_off_asks_for_nothing() {
+    load("version: 0.1\nauth: none\nstorage: {maintenance: {readonly: {enabled: false}}}\nhttp: {tls: {}}\n")
+        .unwrap();
+}
+
+#[test]
+fn what_is_known_and_not_needed_is_accepted_with_a_warning() {
+    let config = load("version: 0.1\nredis: {addr: 'localhost:6379'}\nhttp:\n  secret: s3cret\n").unwrap();
+    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+    assert!(
+        config.warnings.iter().any(|warning| warning.starts_with("line 4: http.secret")),
+        "{:?}",
+        config.warnings
+    );
+    assert!(!config.warnings.concat().contains("s3cret"));
+}
+
+#[test]
+fn distributions_own_example_is_understood() {
+    let text = "version: 0.1\nlog:\n  fields:\n    service: registry\nstorage:\n  cache:\n    blobdescriptor: inmemory\n  \
+                filesystem:\n    rootdirectory: /var/lib/registry\nhttp:\n  addr: :5000\n  headers:\n    \
+                X-Content-Type-Options: [nosniff]\nhealth:\n  storagedriver:\n    enabled: true\n    interval: 10s\n    \
+                threshold: 3\nauth: none\n";
+    let config = load(text).unwrap();
+    assert_eq!(config.storage.root, PathBuf::from("/var/lib/registry"));
+    assert_eq!(config.data, PathBuf::from("/var/lib/registry"));
+    assert!(config.http.addr.host.is_empty());
+}
+
+#[test]
+fn listening_beyond_loopback_is_refused_unless_it_is_meant() {
+    for addr in [":5000", "0.0.0.0:5000", "[::]:5000", "10.0.0.1:5000", "registry.example.com:5000"] {
+        let refusal = refusal(&format!("version: 0.1\nhttp:\n  addr: '{addr}'\n"));
+        assert!(refusal.contains("line 3: listening on") && refusal.contains("auth: none"), "{refusal}");
+        load(&format!("version: 0.1\nhttp: {{addr: '{addr}'}}\nauth: none\n")).unwrap();
+    }
+    for empty in ["auth: {}", "auth: ''", "auth:"] {
+        assert!(load(&format!("version: 0.1\nhttp: {{addr: ':5000'}}\n{empty}\n")).is_err(), "{empty}");
+    }
+    for addr in ["127.0.0.1:5000", "[::1]:5000", "localhost:5000", "127.9.9.9:1"] {
+        load(&format!("version: 0.1\nhttp: {{addr: '{addr}'}}\n")).unwrap();
+    }
+}
+
+#[test]
+fn the_flag_for_the_address_is_held_to_the_same_rule() {
+    let source = ConfigSource { addr: Some("0.0.0.0:5000".into()), ..ConfigSource::default() };
+    let refusal = Config::load(&source).unwrap_err().to_string();
+    assert!(refusal.contains("flag --addr"), "{refusal}");
+}
+
+#[test]
+fn variables_override_the_file_and_unknown_ones_only_warn() {
+    let environment = [
+        ("REGISTRY_HTTP_ADDR", "127.0.0.1:7000"),
+        ("REGISTRY_LOG_FORMATTER", "json"),
+        ("REGISTRY_STORAGE_DELETE_ENABLED", "true"),
+        ("REGISTRY_PORT", "tcp://10.0.0.1:5000"),
+        ("REGISTRY_SERVICE_HOST", "10.0.0.1"),
+    ];
+    let config = load_with("version: 0.1\nhttp: {addr: '127.0.0.1:5000'}\n", false, &environment).unwrap();
+    assert_eq!(config.http.addr.port, 7000);
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert!(config.storage.delete_enabled);
+    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+}
+
+#[test]
+fn a_guard_set_by_a_variable_refuses_to_start_too() {
+    let error =
+        load_with("version: 0.1\n", false, &[("REGISTRY_AUTH_TOKEN_REALM", "https://x")]).unwrap_err();
+    assert!(error.to_string().contains("environment variable REGISTRY_AUTH_TOKEN_REALM: auth"), "{error}");
+    let error = load_with("version: 0.1\n", false, &[("REGISTRY_STORAGE", "inmemory")]).unwrap_err();
+    assert!(error.to_string().contains("REGISTRY_STORAGE"), "{error}");
+}
+
+#[test]
+fn postgresql_needs_its_parts_and_takes_its_password_from_a_file() {
+    let refusal = refusal("version: 0.1\ndatabase:\n  enabled: true\n  host: db\n");
+    assert!(
+        refusal.contains("database.user is missing") && refusal.contains("database.dbname is missing"),
+        "{refusal}"
+    );
+    let secret = file("0s3cret\n");
+    let text = format!(
+        "version: 0.1\ndatabase:\n  enabled: true\n  host: db\n  user: registry\n  dbname: registry\n  password_file: {}\n",
+        secret.path.display()
+    );
+    let config = load(&text).unwrap();
+    let DatabaseConfig::Postgres { port, password, .. } = &config.database else { panic!("not PostgreSQL") };
+    assert_eq!(*port, 5432);
+    assert_eq!(password.as_ref().unwrap().reveal(), "0s3cret");
+}
+
+#[test]
+fn a_host_without_enabled_is_not_silently_ignored() {
+    let refusal = refusal("version: 0.1\ndatabase:\n  host: db\n");
+    assert!(refusal.contains("line 3: database.host is set and database.enabled is not"), "{refusal}");
+}
+
+#[test]
+fn a13_what_is_shown_holds_no_secret_and_reads_back() {
+    let text = "version: 0.1\nhttp: {host: 'https://tokyo.example.com'}\ndatabase:\n  enabled: true\n  host: db\n  \
+                user: registry\n  dbname: registry\n  password: hunter2\ngeo: {site: tokyo}\n";
+    let config = load(text).unwrap();
+    let shown = config.show();
+    assert!(!shown.contains("hunter2") && shown.contains("***"), "{shown}");
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let again = load(&shown).unwrap();
+    assert_eq!(again.http, config.http);
+    assert_eq!(again.geo, config.geo);
+    assert_eq!(again.storage, config.storage);
+    assert_eq!(again.log, config.log);
+}
