@@ -16,6 +16,8 @@ pub(crate) struct RepositoryState {
     pub(crate) blobs: BTreeMap<Digest, u64>,
     pub(crate) manifests: BTreeMap<Digest, ManifestState>,
     pub(crate) tags: BTreeMap<String, Digest>,
+    /// The seq of the event that last changed each row, by what the row is; none while in motion.
+    pub(crate) positions: BTreeMap<String, Option<i64>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -39,7 +41,11 @@ pub(crate) async fn replay(metadata: &Metadata, log: &[LoggedEvent], closures: &
         assert_eq!(logged.position.seq, seq, "the log is dense");
         assert!(logged.continues(&hash), "event {seq} continues the hash");
         hash = logged.hash;
-        state.apply(&logged.event().unwrap(), closures);
+        let event = logged.event().unwrap();
+        state.apply(&event, closures);
+        if let Some(repository) = event.repository.and_then(|uuid| state.0.get_mut(&uuid)) {
+            repository.place(&event, seq);
+        }
     }
     state
 }
@@ -79,6 +85,19 @@ impl State {
 }
 
 impl RepositoryState {
+    fn place(&mut self, event: &Event, seq: i64) {
+        let (digest, tag) = (event.digest, event.tag.as_ref());
+        match &event.kind {
+            EventKind::BlobUnlinked => self.positions.remove(&blob_row(digest.unwrap())),
+            EventKind::ManifestDeleted => self.positions.remove(&manifest_row(digest.unwrap())),
+            EventKind::TagDeleted => self.positions.remove(&tag_row(tag.unwrap().as_str())),
+            EventKind::BlobLinked => self.positions.insert(blob_row(digest.unwrap()), Some(seq)),
+            EventKind::ManifestPushed => self.positions.insert(manifest_row(digest.unwrap()), Some(seq)),
+            EventKind::TagSet => self.positions.insert(tag_row(tag.unwrap().as_str()), Some(seq)),
+            _ => self.positions.insert(REPOSITORY_ROW.to_owned(), Some(seq)),
+        };
+    }
+
     fn apply(&mut self, event: &Event, closures: &Closures) {
         let digest = event.digest;
         match &event.kind {
@@ -132,25 +151,58 @@ impl RepositoryState {
     }
 }
 
-/// What the database holds, read through the listings that other sites read.
+const REPOSITORY_ROW: &str = "repository";
+
+fn blob_row(digest: Digest) -> String {
+    format!("blob {digest}")
+}
+
+fn manifest_row(digest: Digest) -> String {
+    format!("manifest {digest}")
+}
+
+fn tag_row(tag: &str) -> String {
+    format!("tag {tag}")
+}
+
+/// What the database holds once every row has its position.
+///
+/// # Panics
+/// When a row gets none within ten seconds.
 pub(crate) async fn stored(metadata: &Metadata) -> State {
+    for _ in 0..200 {
+        let state = read(metadata).await;
+        if state.0.values().all(|repository| repository.positions.values().all(Option::is_some)) {
+            return state;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("some rows never get their positions: {:#?}", read(metadata).await);
+}
+
+/// What the database holds, read through the listings that other sites read.
+async fn read(metadata: &Metadata) -> State {
     let mut state = State::default();
     let repositories = metadata.repository_rows("", 1000).await.unwrap();
     assert!(repositories.complete);
     for listed in repositories.rows {
         let mut repository = RepositoryState { path: listed.path, ..RepositoryState::default() };
+        repository.positions.insert(REPOSITORY_ROW.to_owned(), listed.position_seq);
         let page =
             metadata.repository_listing(listed.uuid, ListingCursor::start(), 100_000).await.unwrap().unwrap();
         assert!(page.next.is_none());
         for row in page.rows {
             match row {
-                ListedRow::BlobLink { digest, size, .. } => {
+                ListedRow::BlobLink { digest, size, position_seq } => {
+                    repository.positions.insert(blob_row(digest), position_seq);
                     repository.blobs.insert(digest, size.unwrap());
                 }
-                ListedRow::Manifest { digest, size, media_type, subject, .. } => {
+                ListedRow::Manifest { digest, size, media_type, subject, position_seq } => {
+                    repository.positions.insert(manifest_row(digest), position_seq);
                     repository.manifests.insert(digest, ManifestState { media_type, size, subject });
                 }
-                ListedRow::Tag { name, digest, .. } => {
+                ListedRow::Tag { name, digest, position_seq } => {
+                    repository.positions.insert(tag_row(&name), position_seq);
                     repository.tags.insert(name, digest);
                 }
             }
