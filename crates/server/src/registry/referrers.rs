@@ -95,7 +95,10 @@ async fn gather(
     let mut found = Found::default();
     let mut bytes = 0;
     let limit = limit as usize;
-    while limit > 0 {
+    if limit == 0 {
+        return Ok(found);
+    }
+    loop {
         // One more than fits tells whether anything follows.
         let wanted = CHUNK.min(u32::try_from(limit - found.entries.len()).unwrap_or(CHUNK)) + 1;
         let chunk = registry.metadata.referrers(name, subject, artifact_type, after.as_ref(), wanted).await?;
