@@ -14,6 +14,8 @@ mod deletions;
 mod manifests;
 #[path = "registry/paging.rs"]
 mod paging;
+#[path = "registry/refusals.rs"]
+mod refusals;
 #[path = "registry/replaying.rs"]
 mod replaying;
 #[path = "registry/repositories.rs"]
