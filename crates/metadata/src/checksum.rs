@@ -49,9 +49,11 @@ impl Metadata {
 
 async fn compute(tx: &mut Tx, repository: RepositoryUuid) -> Result<Option<RepositoryChecksum>> {
     const REPOSITORY: &str = "SELECT id FROM repositories WHERE uuid = $1";
-    const MANIFESTS: &str = "SELECT digest, media_type, position_seq FROM manifests \
+    const MANIFESTS: &str = "SELECT digest, media_type, \
+         COALESCE(position_seq, (SELECT e.seq FROM events e WHERE e.event_id = change)) FROM manifests \
          WHERE repository_id = $1 AND digest > $2 ORDER BY digest LIMIT $3";
-    const TAGS: &str = "SELECT name, digest, position_seq FROM tags \
+    const TAGS: &str = "SELECT name, digest, \
+         COALESCE(position_seq, (SELECT e.seq FROM events e WHERE e.event_id = change)) FROM tags \
          WHERE repository_id = $1 AND name > $2 ORDER BY name LIMIT $3";
     const TOMBSTONES: &str =
         "SELECT COUNT(*), COUNT(position_seq), MAX(position_seq) FROM tombstones WHERE repository = $1";

@@ -142,7 +142,8 @@ impl Db {
         }
     }
 
-    /// A multi-statement script (migrations).
+    /// A multi-statement script, for tests that prepare a database by hand.
+    #[cfg(test)]
     pub(crate) async fn script(&self, sql: &'static str) -> Result<()> {
         self.write_alone(move |tx| Box::pin(tx.script(sql))).await
     }

@@ -142,7 +142,7 @@ pub(crate) fn genesis(federation: Federation) -> [u8; 32] {
 
 /// hₙ = SHA-256(domain ‖ hₙ₋₁ ‖ epoch number ‖ owner ‖ seq ‖ length ‖ body), numbers as 64-bit big-endian.
 #[must_use]
-pub(crate) fn chain(previous: &[u8; 32], position: &LogPosition, body: &[u8]) -> [u8; 32] {
+pub fn chain(previous: &[u8; 32], position: &LogPosition, body: &[u8]) -> [u8; 32] {
     Sha256::new()
         .chain_update(b"twinport-log-1\0")
         .chain_update(previous)

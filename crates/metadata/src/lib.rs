@@ -61,7 +61,7 @@ pub use self::{
     clock::Clock,
     db::{Database, PostgresOptions},
     error::{Error, Result},
-    event::{EVENT_SCHEMA, Event, EventKind, LoggedEvent},
+    event::{EVENT_SCHEMA, Event, EventKind, LoggedEvent, chain},
     metadata::{Metadata, OpenOptions},
     position::{Actor, Epoch, EpochRecord, Federation, Incarnation, LogHead, LogPosition, RepositoryUuid},
     site::{BecomeSecondary, Role, Site},

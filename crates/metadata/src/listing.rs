@@ -1,5 +1,6 @@
 //! A repository's rows with their positions, paged, for backfill and comparison.
-//! Guards: a page says that it is the last only when nothing is left after it (hazard R3).
+//! Guards: a page says that it is the last only when nothing is left after it (hazard R3), and a row has no position
+//! only while its event has no number, so that it lies past every head that was taken before.
 
 use std::{fmt, str::FromStr};
 
@@ -120,8 +121,8 @@ impl Metadata {
     /// # Errors
     /// When the database cannot be read.
     pub async fn repository_rows(&self, after: &str, limit: u32) -> Result<Page<ListedRepository>> {
-        const REPOSITORIES: &str =
-            "SELECT uuid, path, position_seq FROM repositories WHERE path > $1 ORDER BY path LIMIT $2";
+        const REPOSITORIES: &str = "SELECT uuid, path, COALESCE(position_seq, (SELECT e.seq FROM events e WHERE e.event_id = change)) \
+             FROM repositories WHERE path > $1 ORDER BY path LIMIT $2";
         let limit = limit.max(1);
         let rows = self.db.scan(REPOSITORIES, vec![after.into(), (i64::from(limit) + 1).into()]).await?;
         let complete = rows.len() <= limit as usize;
@@ -173,12 +174,15 @@ async fn list(
     limit: usize,
 ) -> Result<Option<RowPage>> {
     const REPOSITORY: &str = "SELECT id FROM repositories WHERE uuid = $1";
-    const BLOB_LINKS: &str = "SELECT l.digest, b.size, l.position_seq FROM blob_links l \
+    const BLOB_LINKS: &str = "SELECT l.digest, b.size, \
+         COALESCE(l.position_seq, (SELECT e.seq FROM events e WHERE e.event_id = l.change)) FROM blob_links l \
          LEFT JOIN blobs b ON b.digest = l.digest \
          WHERE l.repository_id = $1 AND l.digest > $2 ORDER BY l.digest LIMIT $3";
-    const MANIFESTS: &str = "SELECT digest, size, media_type, subject, position_seq FROM manifests \
+    const MANIFESTS: &str = "SELECT digest, size, media_type, subject, \
+         COALESCE(position_seq, (SELECT e.seq FROM events e WHERE e.event_id = change)) FROM manifests \
          WHERE repository_id = $1 AND digest > $2 ORDER BY digest LIMIT $3";
-    const TAGS: &str = "SELECT name, digest, position_seq FROM tags \
+    const TAGS: &str = "SELECT name, digest, \
+         COALESCE(position_seq, (SELECT e.seq FROM events e WHERE e.event_id = change)) FROM tags \
          WHERE repository_id = $1 AND name > $2 ORDER BY name LIMIT $3";
 
     let Some(row) = tx.query_opt(REPOSITORY, vec![repository.into()]).await? else {

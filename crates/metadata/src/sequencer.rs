@@ -25,6 +25,8 @@ const LEASE_US: i64 = 3_000_000;
 const PASS_LIMIT: i64 = 2_000;
 /// How long rows may stay without their position after their event has one.
 const STAMP_EVERY: Duration = Duration::from_millis(100);
+/// When rows that a transaction held at the last pass are met again, if nothing else moves the log.
+const LOCKED_ROWS_AGAIN: Duration = Duration::from_secs(2);
 
 const NOW_US: &str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)";
 
@@ -171,9 +173,9 @@ async fn stamp_for_ever(db: Arc<PostgresDb>) {
     loop {
         tokio::time::sleep(STAMP_EVERY).await;
         match stamp(&db).await {
-            // Nothing left to stamp: wait for the log to move. Rows that were locked are met at the next pass.
+            // Nothing to stamp until the log moves, but for rows that were locked and skipped.
             Ok(0) => {
-                if moved.changed().await.is_err() {
+                if let Ok(Err(_)) = tokio::time::timeout(LOCKED_ROWS_AGAIN, moved.changed()).await {
                     return;
                 }
             }
@@ -197,7 +199,7 @@ async fn stamp(db: &PostgresDb) -> Result<u64> {
         let text = format!(
             "UPDATE {table} SET position_epoch = e.epoch, position_seq = e.seq FROM events e, \
              (SELECT ctid AS row, change FROM {table} WHERE position_seq IS NULL AND change IS NOT NULL \
-              ORDER BY change LIMIT 2000 FOR UPDATE SKIP LOCKED) waiting \
+              ORDER BY change LIMIT 2000 FOR NO KEY UPDATE SKIP LOCKED) waiting \
              WHERE {table}.ctid = waiting.row AND e.event_id = waiting.change AND e.seq IS NOT NULL"
         );
         stamped += session.execute(&text, &[]).await?;

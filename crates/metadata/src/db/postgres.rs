@@ -21,7 +21,7 @@ const CONFLICT_RETRIES: u32 = 10;
 /// Where a site's PostgreSQL database is, and how much of it one node may use.
 #[derive(Clone)]
 pub struct PostgresOptions {
-    config: tokio_postgres::Config,
+    config: Box<tokio_postgres::Config>,
     /// Connections that one node holds at most.
     pub max_connections: usize,
 }
@@ -42,7 +42,7 @@ impl PostgresOptions {
         let config = tokio_postgres::Config::from_str(text).map_err(|_| {
             Error::Refused("the database address cannot be read: use postgres://user@host:port/name".into())
         })?;
-        Ok(Self { config, max_connections: 16 })
+        Ok(Self { config: Box::new(config), max_connections: 16 })
     }
 
     /// From the parts of the configuration's `database:` section.
@@ -53,7 +53,7 @@ impl PostgresOptions {
         if let Some(password) = password {
             config.password(password);
         }
-        Self { config, max_connections: 16 }
+        Self { config: Box::new(config), max_connections: 16 }
     }
 
     /// Limits how long a connection attempt may take.
@@ -79,7 +79,7 @@ impl PostgresDb {
         clock: &Clock,
         signals: LogSignals,
     ) -> Result<Self> {
-        let mut config = options.config.clone();
+        let mut config = tokio_postgres::Config::clone(&options.config);
         // Acknowledged means synced, whatever the server's default; nobody holds a lock for ever.
         config.options(
             "-c synchronous_commit=on -c idle_in_transaction_session_timeout=30s -c lock_timeout=20s \

@@ -5,6 +5,7 @@ mod group_commit;
 mod numbering;
 mod postgres_faults;
 mod schema;
+mod stamping;
 
 use tempfile::TempDir;
 
