@@ -74,7 +74,24 @@ impl Sites {
     /// Ends when a site does, which is always an error; the others' answers are not waited for then.
     async fn death(&mut self) -> anyhow::Error {
         let deaths = self.started.iter_mut().map(|site| Box::pin(site.death()));
-        futures_util::future::select_all(deaths).await.0
+        let (error, index, _) = futures_util::future::select_all(deaths).await;
+        self.started.remove(index);
+        error
+    }
+
+    /// Serves until told to stop. A script may kill one site to see the other serve on; the status tells of it.
+    async fn serve_on(&mut self, stop: &Stop) -> anyhow::Result<()> {
+        let mut first = None;
+        while !self.started.is_empty() {
+            tokio::select! {
+                () = stop.wait() => break,
+                error = self.death() => {
+                    crate::output::complain(&format!("{error:#}"));
+                    first.get_or_insert(error);
+                }
+            }
+        }
+        first.map_or(Ok(()), Err)
     }
 }
 
@@ -105,11 +122,8 @@ async fn play(
     if arguments.exit {
         return Ok(());
     }
-    story.serving_on(place.is_temporary());
-    tokio::select! {
-        () = stop.wait() => Ok(()),
-        error = sites.death() => Err(Ended::Failed(error)),
-    }
+    story.serving_on(&told, place.is_temporary());
+    Ok(sites.serve_on(stop).await?)
 }
 
 /// The directory that holds both sites.

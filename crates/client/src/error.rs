@@ -28,7 +28,7 @@ pub enum Error {
     Protocol { url: String, reason: String },
     /// Bytes that are not what their digest says.
     #[error("the bytes of {expected} hash to {actual}: they were altered")]
-    DigestMismatch { expected: Digest, actual: Digest },
+    DigestMismatch { expected: Digest, actual: Box<Digest> },
 }
 
 impl Error {

@@ -1,4 +1,5 @@
 //! Images in local files: an OCI layout, the same in an archive, and what `docker save` writes.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::path::{Path, PathBuf};
 

@@ -73,7 +73,7 @@ impl DataDirectory {
             path: self.path.clone(),
             source: error.into(),
         })?;
-        match network_file_system(i64::from(stat.f_type).unsigned_abs()) {
+        match network_file_system(u64::try_from(stat.f_type).unwrap_or(0)) {
             Some(kind) => Err(StartError::NetworkFileSystem { path: self.path.clone(), kind }),
             None => Ok(()),
         }

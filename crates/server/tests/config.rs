@@ -1,4 +1,5 @@
 //! The configuration as people write it: what is wrong is named with its line, what guards something never passes.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::path::PathBuf;
 

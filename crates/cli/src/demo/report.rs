@@ -33,11 +33,12 @@ pub(super) fn line(told: &Told) -> String {
 /// The same for a person, with both sites' status and what to try next.
 pub(super) fn text(told: &Told) -> String {
     let compared = &told.compared;
+    let plural = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
     let mut text = format!(
-        "Pulled back from {}: {} manifests and {} blobs, {}, every byte equal.\n\n  image   {}:{}\n  digest  {}\n  lag     {}\n",
+        "Pulled back from {}: {} and {}, {}, every byte equal.\n\n  image   {}:{}\n  digest  {}\n  lag     {}\n",
         told.secondary.name,
-        compared.manifests,
-        compared.blobs,
+        plural(compared.manifests, "manifest"),
+        plural(compared.blobs, "blob"),
         bytes(compared.bytes),
         told.repository,
         told.tag,
@@ -47,7 +48,6 @@ pub(super) fn text(told: &Told) -> String {
     for (site, status) in [&told.primary, &told.secondary].into_iter().zip(&told.statuses) {
         text.push_str(&format!("\n{}:\n{}\n", site.name, indented(status)));
     }
-    text.push_str(&to_try(told));
     text
 }
 
@@ -59,7 +59,8 @@ fn indented(status: &GeoStatus) -> String {
         .join("\n")
 }
 
-fn to_try(told: &Told) -> String {
+/// Commands to try while both sites serve on.
+pub(super) fn to_try(told: &Told) -> String {
     let (primary, secondary) = (&told.primary, &told.secondary);
     let host = |site: &SiteHandle| url(site).trim_start_matches("http://").to_owned();
     let commands = [
@@ -78,11 +79,11 @@ fn to_try(told: &Told) -> String {
             host(primary)
         ),
     ];
-    format!("\nTry next, in another terminal:\n  {}", commands.join("\n  "))
+    format!("Try next, in another terminal:\n  {}", commands.join("\n  "))
 }
 
 /// The address without a trailing slash.
-fn url(site: &SiteHandle) -> String {
+pub(super) fn url(site: &SiteHandle) -> String {
     site.url.as_str().trim_end_matches('/').to_owned()
 }
 

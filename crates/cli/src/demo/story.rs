@@ -60,8 +60,9 @@ impl Story {
     pub(super) fn sites_started(&self, sites: &[SiteProcess]) {
         self.line("Two sites, each a process of its own:");
         for site in sites {
-            let SiteHandle { name, url, pid, data, .. } = site.handle();
-            self.line(&format!("  {name}  {url}  process {pid}  data in {}", data.display()));
+            let site = site.handle();
+            let (url, data) = (report::url(site), site.data.display());
+            self.line(&format!("  {}  {url}  process {}  data in {data}", site.name, site.pid));
         }
     }
 
@@ -194,7 +195,8 @@ impl Story {
         say(&if self.json { report::line(told) } else { report::text(told) });
     }
 
-    pub(super) fn serving_on(&self, temporary: bool) {
+    pub(super) fn serving_on(&self, told: &Told, temporary: bool) {
+        self.line(&format!("\n{}", report::to_try(told)));
         let then = if temporary { " and removes their data" } else { "" };
         self.line(&format!("\nBoth sites serve on. Ctrl-C ends them{then}."));
     }

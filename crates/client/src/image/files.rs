@@ -40,7 +40,7 @@ impl Files {
                 let plain = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
                 let path = plain.then(|| root.join(name))?;
                 let metadata = std::fs::metadata(&path).ok()?;
-                metadata.is_file().then(|| Slice { path, offset: 0, len: metadata.len() })
+                metadata.is_file().then_some(Slice { path, offset: 0, len: metadata.len() })
             }
         }
     }

@@ -56,7 +56,9 @@ impl RegistryClient {
             Err(_) => Digest::of(algorithm, &bytes),
         };
         match expected {
-            Some(expected) if expected != digest => Err(Error::DigestMismatch { expected, actual: digest }),
+            Some(expected) if expected != digest => {
+                Err(Error::DigestMismatch { expected, actual: Box::new(digest) })
+            }
             _ => Ok(PulledManifest { digest, media_type, bytes: bytes.into() }),
         }
     }
@@ -103,7 +105,7 @@ impl RegistryClient {
             }
             let actual = hasher.finish();
             if actual != digest {
-                Err(Error::DigestMismatch { expected: digest, actual })?;
+                Err(Error::DigestMismatch { expected: digest, actual: Box::new(actual) })?;
             }
         }
     }

@@ -1,8 +1,10 @@
 //! The figures of `/metrics`, by name and label. Label values are a fixed, small set: no name of a repository, no path.
 //! Guards: what is not known is absent, never zero (hazard R29).
 
+mod known;
+
 use std::{
-    sync::atomic::{AtomicI64, AtomicU64},
+    sync::{Arc, atomic::AtomicI64},
     time::Duration,
 };
 
@@ -18,6 +20,8 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
+
+use self::known::KnownFigures;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -42,12 +46,7 @@ struct StateLabels {
     state: &'static str,
 }
 
-/// For a figure that can be absent: its family has one member or none.
-type NoLabels = [(&'static str, &'static str); 0];
-const NO_LABELS: NoLabels = [];
-
 type IntGauges<L> = Family<L, Gauge>;
-type FloatGauges<L> = Family<L, Gauge<f64, AtomicU64>>;
 type NewHistogram = fn() -> Histogram;
 
 /// What is read from the site for one scrape.
@@ -84,15 +83,9 @@ pub(crate) struct Metrics {
     durations: Family<RouteLabels, Histogram, NewHistogram>,
     in_flight: Gauge,
     site: IntGauges<SiteLabels>,
-    log_head: IntGauges<NoLabels>,
     halted: Gauge,
     uploads: Gauge,
-    connected: IntGauges<NoLabels>,
-    fresh: IntGauges<NoLabels>,
-    ingested: IntGauges<NoLabels>,
-    applied: IntGauges<NoLabels>,
-    lag_events: IntGauges<NoLabels>,
-    lag_seconds: FloatGauges<NoLabels>,
+    known: Arc<KnownFigures>,
     repositories: IntGauges<StateLabels>,
     items: IntGauges<StateLabels>,
 }
@@ -115,15 +108,9 @@ impl Metrics {
             durations: Family::new_with_constructor(new_histogram),
             in_flight: Gauge::<i64, AtomicI64>::default(),
             site: Family::default(),
-            log_head: Family::default(),
             halted: Gauge::default(),
             uploads: Gauge::default(),
-            connected: Family::default(),
-            fresh: Family::default(),
-            ingested: Family::default(),
-            applied: Family::default(),
-            lag_events: Family::default(),
-            lag_seconds: Family::default(),
+            known: Arc::default(),
             repositories: Family::default(),
             items: Family::default(),
         };
@@ -144,26 +131,15 @@ impl Metrics {
         );
         r.register("http_requests_in_flight", "Requests without an answer yet", self.in_flight.clone());
         r.register("site_role", "1 for this site's name and role", self.site.clone());
-        r.register("log_head_seq", "Last event ID of this site's log", self.log_head.clone());
         r.register(
             "writes_halted",
             "1 while writes are stopped because history was rewritten",
             self.halted.clone(),
         );
         r.register("uploads_in_progress", "Uploads that a request is writing to", self.uploads.clone());
-        r.register("geo_connected", "1 while the primary's log stream is open", self.connected.clone());
-        r.register("geo_fresh", "1 while reads here are at most 5 s behind the primary", self.fresh.clone());
-        r.register("geo_ingested_seq", "Last event ID from primary", self.ingested.clone());
-        r.register("geo_applied_seq", "Last event ID processed", self.applied.clone());
-        r.register("geo_lag_events", "Events known and not applied", self.lag_events.clone());
-        r.register_with_unit(
-            "geo_lag",
-            "Age of the oldest event not applied",
-            Unit::Seconds,
-            self.lag_seconds.clone(),
-        );
         r.register("geo_repositories", "Repositories by replication state", self.repositories.clone());
         r.register("geo_items", "Tags and manifests by replication state", self.items.clone());
+        r.register_collector(Box::new(self.known.clone()));
     }
 
     pub(crate) fn request_begins(&self) -> UnderWay {
@@ -190,19 +166,8 @@ impl Metrics {
         self.site.get_or_create(&labels).set(1);
         self.halted.set(i64::from(figures.halted));
         self.uploads.set(i64::try_from(figures.uploads_in_progress).unwrap_or(i64::MAX));
-        set(&self.log_head, figures.log_head_seq);
+        self.known.update(figures);
         let geo = figures.geo.as_ref();
-        set(&self.connected, geo.map(|geo| i64::from(geo.connected)));
-        set(&self.fresh, geo.map(|geo| i64::from(geo.fresh)));
-        set(&self.ingested, geo.and_then(|geo| geo.ingested_seq));
-        set(&self.applied, geo.and_then(|geo| geo.applied_seq));
-        set(&self.lag_events, geo.and_then(|geo| geo.lag_events));
-        match geo.and_then(|geo| geo.lag_seconds) {
-            Some(seconds) => {
-                self.lag_seconds.get_or_create(&NO_LABELS).set(seconds);
-            }
-            None => self.lag_seconds.clear(),
-        }
         set_states(&self.repositories, geo.map(|geo| geo.repositories.as_slice()));
         set_states(&self.items, geo.map(|geo| geo.items.as_slice()));
         let mut page = String::new();
@@ -210,15 +175,6 @@ impl Metrics {
             tracing::error!("the metrics page could not be written");
         }
         page
-    }
-}
-
-fn set(gauge: &IntGauges<NoLabels>, value: Option<i64>) {
-    match value {
-        Some(value) => {
-            gauge.get_or_create(&NO_LABELS).set(value);
-        }
-        None => gauge.clear(),
     }
 }
 
@@ -250,7 +206,7 @@ mod tests {
         let metrics = Metrics::new("sqlite");
         let page = metrics.page(&SiteFigures { geo: Some(GeoFigures::default()), ..SiteFigures::default() });
         assert!(page.contains("twinport_geo_connected 0"), "{page}");
-        assert!(!page.contains("twinport_geo_lag_seconds 0"), "{page}");
+        assert!(!page.contains("twinport_geo_lag"), "{page}");
         let known = GeoFigures { lag_seconds: Some(1.5), lag_events: Some(3), ..GeoFigures::default() };
         let page = metrics.page(&SiteFigures { geo: Some(known), ..SiteFigures::default() });
         assert!(page.contains("twinport_geo_lag_seconds 1.5"), "{page}");
