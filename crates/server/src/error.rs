@@ -236,7 +236,8 @@ impl From<twinport_metadata::Error> for Refusal {
                     "the disk of the registry's database is full: nothing was stored, try again once its operator has made room",
                 )
             }
-            Error::Unavailable(reason) => {
+            // Rolled back by a neighbour more often than the façade tries again.
+            Error::Unavailable(reason) | Error::Conflict(reason) => {
                 tracing::warn!(reason, "the metadata database is not available");
                 Self::unavailable("the registry's database is not available", 5)
             }
@@ -249,4 +250,42 @@ impl From<twinport_metadata::Error> for Refusal {
 pub(crate) fn upload_out_of_step(offset: u64) -> Refusal {
     let message = format!("the upload stands at byte {offset}: go on from there");
     Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::RangeInvalid, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s5_a_full_disk_is_507_in_the_form_of_the_specification() {
+        for refusal in [
+            Refusal::from(twinport_blobs::Error::NoSpace("/data/blobs".into())),
+            Refusal::from(twinport_metadata::Error::NoSpace),
+        ] {
+            let answer = refusal.into_answer();
+            assert_eq!(answer.status(), StatusCode::INSUFFICIENT_STORAGE);
+            assert_eq!(answer.headers()[CONTENT_TYPE], "application/json");
+        }
+    }
+
+    #[test]
+    fn what_may_pass_is_503_with_a_time_to_try_again() {
+        for refusal in [
+            Refusal::from(twinport_metadata::Error::Unavailable("gone".to_owned())),
+            Refusal::from(twinport_metadata::Error::Conflict("deadlock".to_owned())),
+            Refusal::from(twinport_metadata::Error::Halted("history was rewritten".to_owned())),
+        ] {
+            let answer = refusal.into_answer();
+            assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert!(answer.headers().contains_key(RETRY_AFTER));
+        }
+    }
+
+    #[test]
+    fn what_only_an_operator_can_act_on_stays_out_of_the_answer() {
+        let refusal =
+            Refusal::from(twinport_metadata::Error::Database("password of registry is secret".to_owned()));
+        assert_eq!(refusal.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(!format!("{refusal:?}").contains("secret"));
+    }
 }

@@ -25,3 +25,5 @@ mod manifest_pushes;
 mod pulls;
 #[path = "v2/referrers.rs"]
 mod referrers;
+#[path = "v2/secondaries.rs"]
+mod secondaries;

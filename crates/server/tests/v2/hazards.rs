@@ -273,7 +273,7 @@ async fn a3_names_and_digests_that_no_grammar_admits_are_refused() {
         format!("sha256:{}/{}", "a".repeat(31), "a".repeat(32)),
         format!("sha256:..%2f{hex}"),
         format!("sha256:{}..", "a".repeat(62)),
-        format!("{hex}"),
+        hex,
         format!("sha256:{long}"),
     ] {
         let seen = site.get(&format!("/v2/x/blobs/{digest}")).await;
