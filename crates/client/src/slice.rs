@@ -44,7 +44,7 @@ impl Slice {
         }
     }
 
-    /// Opens the file for reading in step with something else; see [`SliceReader::next`].
+    /// Opens the file for reading in step with something else.
     pub async fn reader(&self) -> Result<SliceReader> {
         let mut file = tokio::fs::File::open(&self.path).await.map_err(|error| self.error("open", error))?;
         file.seek(SeekFrom::Start(self.offset)).await.map_err(|error| self.error("read", error))?;

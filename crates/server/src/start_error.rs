@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 use uuid::Uuid;
 
-/// Why [`crate::serve`] ended other than by request.
+/// Why [`crate::serve()`] ended other than by request.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StartError {
