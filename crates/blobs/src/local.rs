@@ -9,7 +9,7 @@ mod read;
 mod scan;
 mod spool;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub struct LocalBlobs {
     sync: SyncPolicy,
     busy: Mutex<HashSet<SpoolName>>,
     placing: [Mutex<()>; PLACING_LOCKS],
+    /// The newest put of each digest that was not discarded yet: under way, or left by a commit that failed.
+    puts: Mutex<HashMap<Digest, SpoolName>>,
     appending: AtomicUsize,
     /// Batches hashed and written at one time: as many as there are cores, so that requests get their share.
     batches: Arc<Semaphore>,

@@ -57,6 +57,7 @@ macro_rules! every_behaviour {
                 many_publishers_of_one_digest_all_succeed,
                 a_spool_of_another_size_is_not_published,
                 a_small_blob_of_another_digest_is_not_stored,
+                s5_retries_of_a_put_that_was_never_committed_leave_one_spool,
                 an_unpublished_blob_is_gone_and_can_come_back,
                 publishing_while_the_same_digest_is_removed_ends_whole_or_absent,
                 the_incarnation_is_kept,

@@ -1,7 +1,7 @@
 //! Opening a store: the directories it needs, and whether the file system can do what publishing needs.
 //! Guards: every directory a publish relies on is on the disk before the first one begins.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -51,6 +51,7 @@ impl LocalBlobs {
             sync,
             busy: Mutex::new(HashSet::new()),
             placing: std::array::from_fn(|_| Mutex::new(())),
+            puts: Mutex::new(HashMap::new()),
             appending: AtomicUsize::new(0),
             batches: Arc::new(Semaphore::new(cores)),
         };

@@ -2,6 +2,7 @@
 //! Guards: bytes are synced before they get their name, the name and its parents before success is reported; a
 //! published file is replaced as a whole or not at all.
 
+use std::collections::hash_map::Entry;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -78,9 +79,10 @@ impl LocalBlobs {
     /// Gives a synced spool its name under the digest, and syncs that name.
     fn place(&self, spool: &SpoolName, ino: u64, digest: &Digest) -> Result<()> {
         let path = BlobPath::of(digest);
-        let fresh = {
+        let (fresh, earlier) = {
             let _alone = self.placing(digest);
-            self.link(spool, ino, &path).map_err(|e| self.blob_error("publishing", &path, e))?
+            let fresh = self.link(spool, ino, &path).map_err(|e| self.blob_error("publishing", &path, e))?;
+            (fresh, self.supersede(spool))
         };
         let synced = self
             .sync
@@ -91,7 +93,15 @@ impl LocalBlobs {
                 self.take_back(ino, digest, &path);
             }
             self.blob_error("syncing the directories of", &path, e)
-        })
+        })?;
+        earlier.map_or(Ok(()), |earlier| self.unlink_spool(&earlier))
+    }
+
+    /// The put that this one makes superfluous: one spool is enough to name a digest after a crash. Without this, each
+    /// try of a push whose commit fails (a full database) would leave another copy of the bytes.
+    fn supersede(&self, spool: &SpoolName) -> Option<SpoolName> {
+        let SpoolName::Put(digest, _) = spool else { return None };
+        self.puts.lock().insert(*digest, *spool)
     }
 
     /// True where no file had the name before. One that had it is replaced, never trusted: it may be the bad copy
@@ -180,6 +190,16 @@ impl LocalBlobs {
     }
 
     pub(super) fn discard_blocking(&self, spool: &SpoolName) -> Result<()> {
+        if let SpoolName::Put(digest, _) = spool
+            && let Entry::Occupied(newest) = self.puts.lock().entry(*digest)
+            && newest.get() == spool
+        {
+            newest.remove();
+        }
+        self.unlink_spool(spool)
+    }
+
+    fn unlink_spool(&self, spool: &SpoolName) -> Result<()> {
         match unlinkat(&self.spool, spool.file_name(), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(self.spool_error("removing", spool, e)),

@@ -80,6 +80,17 @@ pub(crate) async fn a_small_blob_of_another_digest_is_not_stored(stage: Stage) {
     assert_eq!(stage.blobs.scan().try_collect::<Vec<_>>().await.unwrap(), []);
 }
 
+pub(crate) async fn s5_retries_of_a_put_that_was_never_committed_leave_one_spool(stage: Stage) {
+    let digest = Digest::sha256(b"again");
+    for _ in 0..3 {
+        stage.blobs.put(&digest, Bytes::from_static(b"again")).await.unwrap();
+    }
+    let spools = stage.blobs.spools().await.unwrap();
+    assert!(matches!(spools[..], [left] if left.links == 2), "{spools:?}");
+    stage.blobs.discard(&spools[0].name).await.unwrap();
+    assert_eq!(stage.read(&digest).await, b"again");
+}
+
 pub(crate) async fn an_unpublished_blob_is_gone_and_can_come_back(stage: Stage) {
     let digest = Digest::sha256(b"back");
     stage.blobs.put(&digest, Bytes::from_static(b"back")).await.unwrap();
