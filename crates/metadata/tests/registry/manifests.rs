@@ -11,6 +11,7 @@ use crate::{
 
 on_both_databases!(
     s1_a_manifest_with_unlinked_blobs_names_them_all_and_leaves_nothing,
+    s1_a_push_that_fails_at_any_table_leaves_nothing_and_its_retry_links_everything,
     a6_a_blob_of_another_repository_does_not_satisfy_a_manifest,
     a_manifest_is_answered_as_it_was_pushed,
     a_push_under_a_tag_appends_the_manifest_then_the_tag,
@@ -48,6 +49,29 @@ async fn s1_a_manifest_with_unlinked_blobs_names_them_all_and_leaves_nothing(sit
         matches!(site.metadata.put_manifest(fresh).await, Err(Error::BlobsUnknown(all)) if all.len() == 3)
     );
     assert_eq!(site.metadata.repository(&name("fresh")).await.unwrap(), None);
+}
+
+async fn s1_a_push_that_fails_at_any_table_leaves_nothing_and_its_retry_links_everything(site: TestSite) {
+    let layers = vec![site.push_blob("app", "one").await, site.push_blob("app", "two").await];
+    let before = site.log().await.len();
+    let put = PutManifest { blobs: layers.clone(), tags: vec![tag("latest")], ..manifest("app", "image") };
+    let rows = ["manifests", "manifest_references", "tags"];
+    for table in ["events", "manifests", "manifest_references", "tags"] {
+        site.refuse_inserts_into(table).await;
+        site.metadata.put_manifest(put.clone()).await.unwrap_err();
+        site.take_inserts_into(table).await;
+        assert_eq!(site.log().await.len(), before, "refused by {table}");
+        for left in rows {
+            let count = format!("SELECT COUNT(*) FROM {left}");
+            assert_eq!(site.count(&count).await, 0, "{left}, refused by {table}");
+        }
+    }
+    assert_eq!(site.metadata.put_manifest(put).await.unwrap(), PutOutcome { created: true });
+    assert_eq!(site.count("SELECT COUNT(*) FROM manifest_references").await, 2);
+    assert_eq!(site.kinds_after(before).await, [EventKind::ManifestPushed, EventKind::TagSet]);
+    for layer in &layers {
+        assert!(site.has_blob("app", layer).await);
+    }
 }
 
 async fn a6_a_blob_of_another_repository_does_not_satisfy_a_manifest(site: TestSite) {

@@ -95,6 +95,46 @@ impl TestSite {
         }
     }
 
+    /// Makes every INSERT into a table fail from here on, as a crash in the middle of a transaction would.
+    pub(crate) async fn refuse_inserts_into(&self, table: &str) {
+        self.execute(&match self.storage {
+            Storage::Sqlite(_) => format!(
+                "CREATE TRIGGER refused BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'refused'); END"
+            ),
+            Storage::Postgres(_) => format!(
+                "CREATE FUNCTION refused() RETURNS trigger LANGUAGE plpgsql AS \
+                 $$ BEGIN RAISE 'refused'; END $$; \
+                 CREATE TRIGGER refused BEFORE INSERT ON {table} EXECUTE FUNCTION refused()"
+            ),
+        })
+        .await;
+    }
+
+    pub(crate) async fn take_inserts_into(&self, table: &str) {
+        self.execute(&match self.storage {
+            Storage::Sqlite(_) => "DROP TRIGGER refused".to_owned(),
+            Storage::Postgres(_) => format!("DROP TRIGGER refused ON {table}; DROP FUNCTION refused()"),
+        })
+        .await;
+    }
+
+    async fn execute(&self, sql: &str) {
+        match &self.storage {
+            Storage::Sqlite(directory) => {
+                let database = rusqlite::Connection::open(directory.path().join("metadata.db")).unwrap();
+                database.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+                database.execute_batch(sql).unwrap();
+            }
+            Storage::Postgres(url) => {
+                let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+                let connection = tokio::spawn(connection);
+                client.batch_execute(sql).await.unwrap();
+                drop(client);
+                connection.await.unwrap().unwrap();
+            }
+        }
+    }
+
     /// Closes the site; how many of its transactions had to be broken because they waited for each other.
     pub(crate) async fn deadlocks(&self) -> i64 {
         self.metadata.close().await;
