@@ -117,6 +117,12 @@ impl Blobs {
         local.publish(spool, digest, size).await
     }
 
+    /// Removes the spools that name a digest which is committed by now: what attempts left whose own commit failed.
+    pub async fn settle(&self, digest: &Digest) -> Result<()> {
+        let Self::Local(local) = self;
+        local.settle(digest).await
+    }
+
     /// Removes a spool; one that is absent is fine.
     pub async fn discard(&self, spool: &SpoolName) -> Result<()> {
         let Self::Local(local) = self;

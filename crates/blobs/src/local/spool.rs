@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, statat};
 use rustix::io::Errno;
-use twinport_oci::{Algorithm, Hasher};
+use twinport_oci::{Algorithm, Digest, Hasher};
 
 use super::scan::hash_file;
 use super::{LocalBlobs, blocking};
@@ -64,6 +64,15 @@ impl LocalBlobs {
     pub(crate) async fn discard(self: &Arc<Self>, spool: &SpoolName) -> Result<()> {
         let (store, spool) = (self.clone(), *spool);
         blocking("discarding a spool", move || store.discard_blocking(&spool)).await
+    }
+
+    /// See [`crate::Blobs::settle`].
+    pub(crate) async fn settle(self: &Arc<Self>, digest: &Digest) -> Result<()> {
+        let put = self.puts.lock().get(digest).copied();
+        for spool in put.into_iter().chain([SpoolName::Transfer(*digest)]) {
+            self.discard(&spool).await?;
+        }
+        Ok(())
     }
 
     pub(crate) async fn spools(self: &Arc<Self>) -> Result<Vec<LeftoverSpool>> {
