@@ -46,13 +46,16 @@ struct Refusal {
 impl RegistryClient {
     /// A client of the registry at `base`, such as `http://127.0.0.1:5000`.
     pub fn new(base: Url) -> Result<Self> {
-        let http = reqwest::Client::builder()
+        let mut builder = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(10))
             .read_timeout(IDLE)
             .tcp_nodelay(true)
-            .user_agent(concat!("twinport/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| unreachable("set up a client", base.as_str(), &error))?;
+            .user_agent(concat!("twinport/", env!("CARGO_PKG_VERSION")));
+        if is_loopback(&base) {
+            // A proxy of the environment would look for the registry on its own machine.
+            builder = builder.no_proxy();
+        }
+        let http = builder.build().map_err(|error| unreachable("set up a client", base.as_str(), &error))?;
         Ok(Self { http, base })
     }
 
@@ -75,6 +78,15 @@ impl RegistryClient {
 
     fn bad_url(&self, reason: &str) -> Error {
         Error::Protocol { url: self.base.to_string(), reason: reason.to_owned() }
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
     }
 }
 

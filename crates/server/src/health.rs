@@ -9,7 +9,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::{StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, StatusCode,
+    header::{CONTENT_TYPE, FORWARDED},
+};
 
 use crate::{listener::Peer, site::RunningSite};
 
@@ -44,8 +47,14 @@ async fn ready(State(site): State<Arc<RunningSite>>) -> Response {
     }
 }
 
-async fn local_metrics(site: State<Arc<RunningSite>>, peer: Option<Extension<Peer>>) -> Response {
-    if peer.is_some_and(|Extension(peer)| peer.is_local()) {
+async fn local_metrics(
+    site: State<Arc<RunningSite>>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+) -> Response {
+    // A proxy on this machine passes on requests of others.
+    let passed_on = headers.contains_key(FORWARDED) || headers.contains_key("x-forwarded-for");
+    if !passed_on && peer.is_some_and(|Extension(peer)| peer.is_local()) {
         return metrics(site).await;
     }
     let message = "metrics are served to this machine only here: set http.debug.addr and http.debug.prometheus.enabled\n";

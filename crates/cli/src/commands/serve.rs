@@ -1,11 +1,14 @@
 //! `twinport serve`.
 
-use std::io::Read as _;
+use std::{io::Read as _, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use twinport_server::{Ready, ServeOptions, install_logging, serve as run};
 
 use crate::{admin_client::load, arguments::ServeArguments, output};
+
+/// How long requests under way may go on once the parent is gone.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
     let config = load(&arguments.site, arguments.addr.clone(), arguments.lenient)?;
@@ -34,6 +37,9 @@ fn stop_with_standard_input(stop: CancellationToken) -> std::io::Result<()> {
         let mut ignored = [0; 256];
         while matches!(input.read(&mut ignored), Ok(n) if n > 0) {}
         stop.cancel();
+        // Nobody is left to wait for requests that do not end.
+        std::thread::sleep(PATIENCE);
+        std::process::exit(1);
     };
     std::thread::Builder::new().name("parent".to_owned()).spawn(watch).map(drop)
 }

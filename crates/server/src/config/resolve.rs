@@ -222,14 +222,11 @@ impl Reader<'_> {
     }
 
     fn site_name(&mut self) -> Option<String> {
-        self.parsed(
-            "geo.site",
-            "a name of 1 to 63 lower-case letters, digits and dashes, such as tokyo",
-            |text| {
-                let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-                (!text.is_empty() && text.len() <= 63 && text.chars().all(plain)).then(|| text.to_owned())
-            },
-        )
+        let name = self.text("geo.site")?;
+        if let Err(error) = twinport_geo::check_name(&name) {
+            self.problem("geo.site", format!("geo.site: {error}"));
+        }
+        Some(name)
     }
 
     /// Anyone who can reach an open registry can push to it.
