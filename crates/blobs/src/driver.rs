@@ -41,6 +41,16 @@ impl Blobs {
         local.set_incarnation(incarnation).await
     }
 
+    /// Marks the store as this incarnation's unless it is marked already: whose it is then. Of two sites that claim it
+    /// at one time, one has it.
+    ///
+    /// # Errors
+    /// When the marker cannot be written or read.
+    pub async fn claim_store(&self, incarnation: Uuid) -> Result<Uuid> {
+        let Self::Local(local) = self;
+        local.claim_store(incarnation).await
+    }
+
     /// The size in bytes of a stored blob, none where it is not stored.
     pub async fn stat(&self, digest: &Digest) -> Result<Option<u64>> {
         let Self::Local(local) = self;

@@ -61,6 +61,7 @@ macro_rules! every_behaviour {
                 an_unpublished_blob_is_gone_and_can_come_back,
                 publishing_while_the_same_digest_is_removed_ends_whole_or_absent,
                 the_incarnation_is_kept,
+                s14_of_many_sites_that_claim_a_store_at_once_one_has_it,
             },
         })*
     };

@@ -27,8 +27,9 @@ pub enum StartError {
     )]
     Listen { address: String, source: std::io::Error },
     #[error(
-        "the blob store {root} belongs to another life of this site (its marker says {marker}, the database {database}): \
-         one of the two was restored or copied without the other; bring both from the same moment",
+        "the blob store {root} belongs to another database (its marker says {marker}, the database {database}): if one of \
+         the two was restored or copied without the other, bring both from the same moment; if it is the store of another \
+         node, give this one a storage.filesystem.rootdirectory of its own, or both nodes one PostgreSQL database",
         root = .root.display()
     )]
     Incarnation { root: PathBuf, marker: Uuid, database: Uuid },

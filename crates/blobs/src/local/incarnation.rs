@@ -1,5 +1,5 @@
 //! The marker that says which incarnation of a site the stored bytes belong to.
-//! Guards: the marker is whole or absent, also after a power cut.
+//! Guards: the marker is whole or absent, also after a power cut; of two sites that claim a store, one has it.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -34,17 +34,55 @@ impl LocalBlobs {
         let store = self.clone();
         blocking("writing the incarnation", move || {
             let path = store.marker();
-            let unfinished = path.with_extension("unfinished");
-            let parent = path.parent().unwrap_or(&store.root);
             let written = || -> io::Result<()> {
-                let mut file = File::create(&unfinished)?;
-                writeln!(file, "{incarnation}")?;
-                store.sync.file(&file)?;
+                let unfinished = store.write_unfinished(incarnation)?;
                 fs::rename(&unfinished, &path)?;
-                store.sync.directory(File::open(parent)?)
+                store.sync_marker()
             };
             written().map_err(|e| Error::io("writing", &path, e))
         })
         .await
+    }
+
+    pub(crate) async fn claim_store(self: &Arc<Self>, incarnation: Uuid) -> Result<Uuid> {
+        let store = self.clone();
+        blocking("writing the incarnation", move || {
+            let path = store.marker();
+            if path.exists() {
+                // A crash right after the link leaves it. Nothing hangs on it, and the disk may be read-only.
+                fs::remove_file(store.unfinished_marker(incarnation)).ok();
+                return Ok(());
+            }
+            let written = || -> io::Result<()> {
+                let unfinished = store.write_unfinished(incarnation)?;
+                // A link, unlike a rename, never replaces what another site has put there meanwhile.
+                match fs::hard_link(&unfinished, &path) {
+                    Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                    _ => fs::remove_file(&unfinished)?,
+                }
+                store.sync_marker()
+            };
+            written().map_err(|e| Error::io("writing", &path, e))
+        })
+        .await?;
+        Ok(self.incarnation().await?.unwrap_or(incarnation))
+    }
+
+    /// A name of this site's own, so that two sites never write one file.
+    fn unfinished_marker(&self, incarnation: Uuid) -> PathBuf {
+        self.marker().with_extension(incarnation.to_string())
+    }
+
+    fn write_unfinished(&self, incarnation: Uuid) -> io::Result<PathBuf> {
+        let unfinished = self.unfinished_marker(incarnation);
+        let mut file = File::create(&unfinished)?;
+        writeln!(file, "{incarnation}")?;
+        self.sync.file(&file)?;
+        Ok(unfinished)
+    }
+
+    fn sync_marker(&self) -> io::Result<()> {
+        let marker = self.marker();
+        self.sync.directory(File::open(marker.parent().unwrap_or(&self.root))?)
     }
 }

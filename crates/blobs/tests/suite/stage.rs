@@ -12,7 +12,7 @@ use twinport_oci::{Algorithm, Digest, UploadId};
 /// A store of its own, and the way to open it again as another process would.
 pub(crate) struct Stage {
     pub(crate) blobs: Blobs,
-    root: PathBuf,
+    pub(crate) root: PathBuf,
     _directory: TempDir,
 }
 

@@ -128,3 +128,16 @@ pub(crate) async fn the_incarnation_is_kept(stage: Stage) {
     let stage = stage.reopened().await;
     assert_eq!(stage.blobs.incarnation().await.unwrap(), Some(Uuid::from_u128(2)));
 }
+
+pub(crate) async fn s14_of_many_sites_that_claim_a_store_at_once_one_has_it(stage: Stage) {
+    let claims = (1..=16).map(|number| stage.blobs.claim_store(Uuid::from_u128(number)));
+    let told = join_all(claims).await;
+    let owner = stage.blobs.incarnation().await.unwrap().unwrap();
+    assert!(told.into_iter().all(|told| told.unwrap() == owner));
+    // Whoever comes later, or again, is told the same, and no claim leaves a file.
+    assert_eq!(stage.blobs.claim_store(Uuid::from_u128(17)).await.unwrap(), owner);
+    assert_eq!(stage.blobs.claim_store(owner).await.unwrap(), owner);
+    let left = std::fs::read_dir(stage.root.join("twinport")).unwrap();
+    let names: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert!(names.iter().all(|name| name == "incarnation" || name == "spool"), "{names:?}");
+}

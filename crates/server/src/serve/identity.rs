@@ -8,22 +8,22 @@ use twinport_metadata::{Metadata, Role};
 
 use crate::start_error::StartError;
 
-/// Compares the two incarnations; the first start of a site writes the marker.
+/// Compares the two incarnations; the first start of a site writes the marker. Two nodes with databases of their own on
+/// one store are two incarnations: only one of them is served (hazard S14).
 pub(super) async fn check(metadata: &Metadata, blobs: &Blobs, root: &Path) -> Result<(), StartError> {
     let site = metadata.site().await?;
     let database = site.incarnation.0;
-    match blobs.incarnation().await? {
-        Some(marker) if marker == database => Ok(()),
-        Some(marker) => Err(StartError::Incarnation { root: root.to_owned(), marker, database }),
-        None => {
-            // A start that was cut short before the marker has no history either.
-            let fresh = site.role == Role::Primary
-                && metadata.log_head().await?.position.seq == 0
-                && metadata.repositories(None, 1).await?.is_empty();
-            if !fresh {
-                return Err(StartError::MarkerMissing { root: root.to_owned(), database });
-            }
-            Ok(blobs.set_incarnation(database).await?)
+    if blobs.incarnation().await?.is_none() {
+        // A start that was cut short before the marker has no history either.
+        let fresh = site.role == Role::Primary
+            && metadata.log_head().await?.position.seq == 0
+            && metadata.repositories(None, 1).await?.is_empty();
+        if !fresh {
+            return Err(StartError::MarkerMissing { root: root.to_owned(), database });
         }
+    }
+    match blobs.claim_store(database).await? {
+        marker if marker == database => Ok(()),
+        marker => Err(StartError::Incarnation { root: root.to_owned(), marker, database }),
     }
 }
