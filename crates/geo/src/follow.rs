@@ -2,18 +2,20 @@
 //! Invariant: an event is stored only if it continues the running hash; one that this binary does not understand
 //! stops ingest, and is never skipped (hazards R26, R27).
 
+mod arrivals;
+
 use std::time::{Duration, Instant};
 
-use futures_util::{FutureExt as _, StreamExt as _};
 use rand::Rng as _;
 use tokio::time::timeout;
 use twinport_metadata::{Event, EventKind, LogHead, LoggedEvent, needs_upgrade};
 
+use self::arrivals::Arrivals;
 use crate::{
     Error, RefusalCode, Result,
     protocol::{Frame, Heartbeat},
     secondary::{Connection, Engine, Lane},
-    upstream::{LogStream, Upstream},
+    upstream::Upstream,
 };
 
 /// Events of one transaction.
@@ -88,7 +90,7 @@ async fn once<U: Upstream>(engine: &Engine<U>, lost: &mut Option<Instant>) -> Re
     engine.shared.connection.send_replace(Connection::Connected);
     engine.scheduler.look_by(Duration::ZERO);
     tracing::info!(seq = cursor.position.seq, "following the primary's log");
-    let mut reader = Reader { engine, cursor, stream };
+    let mut reader = Reader { engine, cursor, arrivals: Arrivals::of(stream) };
     reader.read().await.map_err(Ended::Connected)
 }
 
@@ -96,7 +98,7 @@ struct Reader<'r, U> {
     engine: &'r Engine<U>,
     /// The last event that is ingested.
     cursor: LogHead,
-    stream: LogStream,
+    arrivals: Arrivals,
 }
 
 /// Events that wait for their transaction.
@@ -118,7 +120,7 @@ impl<U: Upstream> Reader<'_, U> {
     async fn read(&mut self) -> Result<()> {
         let idle = self.engine.tuning.log_idle;
         loop {
-            let Some(first) = timeout(idle, self.stream.next()).await.map_err(|_| silent(idle))? else {
+            let Some(first) = timeout(idle, self.arrivals.next()).await.map_err(|_| silent(idle))? else {
                 return Ok(());
             };
             let mut batch = Batch::default();
@@ -127,7 +129,7 @@ impl<U: Upstream> Reader<'_, U> {
             let mut ended = false;
             let mut broken = None;
             while heartbeat.is_none() && !batch.is_full() {
-                match self.stream.next().now_or_never() {
+                match self.arrivals.at_once() {
                     Some(Some(Ok(frame))) => match self.take(frame, &mut batch) {
                         Ok(beat) => heartbeat = beat,
                         Err(error) => {
@@ -208,7 +210,8 @@ impl<U: Upstream> Reader<'_, U> {
         if batch.events.is_empty() {
             return Ok(());
         }
-        let ingested = self.engine.metadata.ingest(batch.events, self.engine.lease).await?;
+        let ingesting = self.engine.metadata.ingest(batch.events, self.engine.lease);
+        let ingested = self.arrivals.meanwhile(ingesting).await?;
         self.cursor = ingested.head;
         for uuid in ingested.leased {
             self.engine.scheduler.push(uuid, Lane::Live);

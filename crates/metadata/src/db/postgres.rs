@@ -3,7 +3,7 @@
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime};
 use rand::Rng;
 use tokio_postgres::{NoTls, types::ToSql};
 
@@ -94,6 +94,8 @@ impl PostgresDb {
             Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let pool = Pool::builder(manager)
             .max_size(options.max_connections)
+            // The session used last has the statements planned and its caches warm; the others rest.
+            .queue_mode(QueueMode::Lifo)
             .wait_timeout(Some(Duration::from_secs(15)))
             .create_timeout(Some(Duration::from_secs(10)))
             .runtime(Runtime::Tokio1)
