@@ -1,5 +1,6 @@
 //! The lag of replication: from the primary's 201 to "verified" in the secondary's own record, in milliseconds.
 //! Guards that every image arrives under load; the figures are printed, and nothing is asserted about time.
+#![expect(clippy::print_stdout, reason = "figures of a run")]
 
 use std::{
     collections::HashMap,
@@ -99,8 +100,8 @@ struct Sites {
     pair: Pair,
     http: reqwest::Client,
     clock: Clock,
-    /// Images of one run differ from those of another.
-    seed: u64,
+    /// Processor time before the load, of primary and secondary, sites and sessions.
+    used: [u64; 4],
 }
 
 impl Sites {
@@ -112,16 +113,23 @@ impl Sites {
         };
         let (pair, http, clock) =
             (Pair::joined(BINARY, primary, secondary)?, reqwest::Client::new(), Clock::System);
-        let site = Self { pair, http, clock, seed: 1 << 32 };
+        let mut site = Self { pair, http, clock, used: [0; 4] };
         // The first image pays for connections and caches.
         site.push(usize::MAX >> 40, "warm").await?;
         site.arrived(1).await?;
+        site.used = site.processor_ms().await?;
         Ok(Some(site))
+    }
+
+    async fn processor_ms(&self) -> anyhow::Result<[u64; 4]> {
+        let (primary, its_sessions) = self.pair.primary.processor_ms().await?;
+        let (secondary, sessions) = self.pair.secondary.processor_ms().await?;
+        Ok([primary, its_sessions, secondary, sessions])
     }
 
     async fn push(&self, number: usize, who: &str) -> anyhow::Result<Acknowledged> {
         let (repository, tag) = (format!("lag/{who}"), format!("v{number}"));
-        let image = Image::random(self.seed + number as u64, 1, LAYER);
+        let image = Image::random(number as u64, 1, LAYER);
         let began = Instant::now();
         image.push(&self.http, &self.pair.primary.url(), &repository, &tag).await?;
         Ok(Acknowledged { repository, tag, at_us: self.clock.now_us(), took: began.elapsed() })
@@ -156,6 +164,16 @@ impl Sites {
             Spread(lags),
             acknowledged.len(),
             Spread(pushes),
+        );
+        let used = self.processor_ms().await?;
+        let each = |index: usize| (used[index] - self.used[index]) as f64 / acknowledged.len() as f64;
+        println!(
+            "figure: processor on {kind}, {load}: {:.1} ms an image at the primary and {:.1} in its PostgreSQL, {:.1} at the \
+             secondary and {:.1}",
+            each(0),
+            each(1),
+            each(2),
+            each(3)
         );
         let last = acknowledged.last().context("at least one push")?;
         pull_whole(&self.http, &self.pair.secondary.url(), &last.repository, &last.tag).await?;

@@ -1,5 +1,6 @@
 //! What crosses the link between two sites: every byte once, however many repositories hold it.
 //! Guards hazard R11, by counting the sockets' bytes in both directions, log and reports included.
+#![expect(clippy::print_stdout, reason = "figures of a run")]
 
 use bytes::Bytes;
 use twinport_testkit::{Image, Pair, SiteDatabase, SiteProcess, number, pull_whole};

@@ -1,5 +1,6 @@
 //! Two writers on one tag: the log tells every push in an order that clients could have seen, and replays to the state.
 //! Guards the numbering on both databases; on PostgreSQL while nodes that number are killed and replaced.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests, with the seeds of a run")]
 
 // Shared with the tests of the metadata crate, which use more of it.
 #[path = "../crates/metadata/tests/support/replay.rs"]

@@ -215,6 +215,22 @@ impl SiteProcess {
         records::rows(&self.database, &self.data, query).await
     }
 
+    /// Processor time that the site has used since it started, and so have its sessions in PostgreSQL, in milliseconds.
+    ///
+    /// # Errors
+    /// When the database refuses to name its sessions.
+    pub async fn processor_ms(&self) -> anyhow::Result<(u64, u64)> {
+        const SESSIONS: &str =
+            "SELECT CAST(pid AS BIGINT) FROM pg_stat_activity WHERE datname = current_database()";
+        let mut sessions = 0;
+        if let SiteDatabase::Postgres(_) = self.database {
+            for row in self.rows(SESSIONS).await? {
+                sessions += processor_ms_of(u32::try_from(row[0].int()?)?);
+            }
+        }
+        Ok((self.pid().map_or(0, processor_ms_of), sessions))
+    }
+
     /// Waits until a query for one number finds `count`.
     ///
     /// # Errors
@@ -232,7 +248,7 @@ impl SiteProcess {
                 "{found} instead of {count} for {query}, and the site says:\n{}",
                 self.log()
             );
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
@@ -274,6 +290,16 @@ fn free_address() -> anyhow::Result<SocketAddr> {
         }
     }
     bail!("no free port between 12000 and 32000")
+}
+
+/// User and system time of a process by the kernel's books; none once it has ended.
+fn processor_ms_of(pid: u32) -> u64 {
+    /// `USER_HZ` of every architecture that Linux runs servers on.
+    const MS_PER_TICK: u64 = 10;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name, in parentheses, may hold blanks; the times are the 12th and 13th field after it.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace().skip(11).take(2);
+    fields.filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * MS_PER_TICK
 }
 
 fn postgres_config(url: &str, data: &Path) -> anyhow::Result<String> {
