@@ -143,7 +143,7 @@ async fn events<U: Upstream>(engine: &Engine<U>, tracked: &TrackedRepository) ->
     // Fewer events than asked for: the rest of the range was about other repositories.
     let all = !full && events.last().is_none_or(|event| event.position.seq == through);
     let through = if all { tracked.dirty_seq } else { through };
-    let resolved = resolve::resolve(engine, uuid, wanted, Mode::Events).await?;
+    let resolved = resolve::resolve(engine, uuid, wanted, Mode::Events, tracked.unsettled).await?;
     commit(engine, uuid, resolved, Some(through), Listing::AsBefore).await
 }
 
@@ -157,7 +157,7 @@ async fn retries<U: Upstream>(engine: &Engine<U>, tracked: &TrackedRepository) -
     for item in due.iter().take(CHUNK_RETRIES) {
         wanted.again(item, engine.position(item.position_seq), now).map_err(Stop::Failed)?;
     }
-    let resolved = resolve::resolve(engine, uuid, wanted, Mode::Retries).await?;
+    let resolved = resolve::resolve(engine, uuid, wanted, Mode::Retries, true).await?;
     commit(engine, uuid, resolved, None, Listing::AsBefore).await
 }
 

@@ -3,6 +3,7 @@
 //! it was, without a deadline on the whole (hazard R12).
 
 mod receive;
+mod records;
 
 use std::{
     collections::HashMap,
@@ -20,6 +21,7 @@ use twinport_blobs::{Blobs, Verdict};
 use twinport_metadata::Metadata;
 use twinport_oci::Digest;
 
+use self::records::Records;
 use crate::{Error, RefusalCode, secondary::Tasks, upstream::Upstream};
 
 /// Blobs above this many bytes may take only part of the slots, so that small ones always find one.
@@ -97,6 +99,7 @@ struct Inner<U> {
     /// Whoever asks for a digest that is on its way waits with the others.
     flights: Mutex<HashMap<Digest, watch::Receiver<Option<Outcome>>>>,
     tasks: Tasks,
+    records: Records,
     /// Bytes that are expected and not here yet, over all flights whose size is known.
     outstanding: AtomicU64,
 }
@@ -110,6 +113,7 @@ impl<U: Upstream> Transfers<U> {
         slots: usize,
         idle: Duration,
     ) -> Self {
+        let records = Records::start(metadata.clone(), &tasks);
         let inner = Inner {
             upstream,
             metadata,
@@ -119,6 +123,7 @@ impl<U: Upstream> Transfers<U> {
             large: Semaphore::new((slots * 3 / 4).max(1)),
             flights: Mutex::default(),
             tasks,
+            records,
             outstanding: AtomicU64::new(0),
         };
         Self { inner: Arc::new(inner) }
@@ -217,7 +222,8 @@ impl<U: Upstream> Inner<U> {
         }
         match self.blobs.verify(digest).await.map_err(local)? {
             Verdict::Whole { size } => {
-                self.metadata.store_transferred_blob(digest, size).await.map_err(local)?;
+                self.records.store(*digest, size).await?;
+                self.blobs.settle(digest).await.map_err(local)?;
                 Ok(true)
             }
             Verdict::Altered { .. } | Verdict::Missing => Ok(false),

@@ -13,7 +13,7 @@ use twinport_oci::{Digest, Tag};
 pub use self::items::{ItemKind, Unsettled};
 pub(crate) use self::rows::{BURY, replicated_tombstone};
 use crate::{
-    Error, Lease, LogPosition, Metadata, RepositoryUuid, Result,
+    Lease, LogPosition, Metadata, RepositoryUuid, Result,
     db::{Row, Tx, Value},
 };
 
@@ -143,17 +143,17 @@ struct Fenced {
     needs_listing: bool,
 }
 
+/// Ingest takes this row first where it renames or deletes a repository, so that the repository's own row stays as
+/// it is while this one is held.
 const FENCE: &str = "UPDATE tracked_repositories SET lease_until_us = $3 WHERE repository = $1 AND lease_holder = $2 \
-     RETURNING dirty_seq, applied_seq, needs_listing";
-const REPOSITORY: &str = "SELECT id FROM repositories WHERE uuid = $1 {for key share}";
+     RETURNING dirty_seq, applied_seq, needs_listing, (SELECT id FROM repositories WHERE uuid = $1)";
 
 async fn commit(tx: &mut Tx, uuid: RepositoryUuid, lease: Lease, chunk: &ApplyChunk) -> Result<Applied> {
     let until = tx.now_us() + lease.duration_us;
     let fence = tx.query_opt(FENCE, vec![uuid.into(), lease.holder.into(), until.into()]).await?;
     let Some(fence) = fence else { return Ok(Applied::LeaseLost) };
     let fenced = Fenced::of(&fence)?;
-    let Some(row) = tx.query_opt(REPOSITORY, vec![uuid.into()]).await? else { return Ok(Applied::Gone) };
-    let id = row.int(0)?;
+    let Some(id) = fence.opt_int(3)? else { return Ok(Applied::Gone) };
 
     rows::link(tx, id, uuid, &chunk.links).await?;
     rows::push(tx, id, uuid, &chunk.manifests).await?;
@@ -173,42 +173,34 @@ impl Fenced {
 
 /// Writes where the repository stands: synced only when nothing of it is pending or failed (hazard R5).
 async fn settle(tx: &mut Tx, uuid: RepositoryUuid, chunk: &ApplyChunk, fenced: Fenced) -> Result<Applied> {
-    const LEFT: &str = "SELECT COUNT(*), COUNT(CASE WHEN state = 'failed' THEN 1 END), MIN(next_attempt_us) \
-         FROM tracked_items WHERE repository = $1 AND state <> 'synced'";
-    const STAND: &str = "UPDATE tracked_repositories SET state = $2, applied_seq = $3, needs_listing = $4, \
-         next_attempt_us = $5, last_error = $6, verification = 'pending', checked_at_us = $7, \
-         lease_holder = CASE WHEN $8 = 1 THEN lease_holder ELSE NULL END, \
-         lease_until_us = CASE WHEN $8 = 1 THEN lease_until_us ELSE 0 END WHERE repository = $1";
+    const STAND: &str = "UPDATE tracked_repositories SET applied_seq = $2, needs_listing = $3, \
+         state = CASE WHEN $4 = 1 THEN 'started' \
+           WHEN EXISTS (SELECT 1 FROM tracked_items WHERE repository = $1 AND state = 'failed' AND state <> 'synced') \
+             THEN 'failed' \
+           WHEN EXISTS (SELECT 1 FROM tracked_items WHERE repository = $1 AND state <> 'synced') THEN 'pending' \
+           ELSE 'synced' END, \
+         next_attempt_us = CASE WHEN $4 = 1 THEN 0 ELSE COALESCE((SELECT MIN(next_attempt_us) FROM tracked_items \
+           WHERE repository = $1 AND state <> 'synced'), 0) END, \
+         last_error = $5, verification = 'pending', checked_at_us = $6, \
+         lease_holder = CASE WHEN $4 = 1 THEN lease_holder ELSE NULL END, \
+         lease_until_us = CASE WHEN $4 = 1 THEN lease_until_us ELSE 0 END WHERE repository = $1";
     let applied = fenced.applied_seq.max(chunk.applied_through.unwrap_or(0));
     let needs_listing = match chunk.listing {
         Listing::AsBefore => fenced.needs_listing,
         Listing::Needed => true,
         Listing::Finished => false,
     };
-    let row = tx
-        .query_opt(LEFT, vec![uuid.into()])
-        .await?
-        .ok_or_else(|| Error::Bug("a count without a row".to_owned()))?;
-    let (left, failed) = (row.int(0)?, row.int(1)?);
     let more = applied < fenced.dirty_seq || needs_listing;
-    let (state, next) = match (more, left, failed) {
-        (true, ..) => ("started", 0),
-        (false, 0, _) => ("synced", 0),
-        (false, _, 0) => ("pending", row.opt_int(2)?.unwrap_or(0)),
-        (false, ..) => ("failed", row.opt_int(2)?.unwrap_or(0)),
-    };
-    let error = chunk.unsettled.first().filter(|_| left > 0).map(|item| item.error.clone());
+    let error = chunk.unsettled.first().map(|item| item.error.clone());
     tx.execute(
         STAND,
         vec![
             uuid.into(),
-            state.into(),
             applied.into(),
             needs_listing.into(),
-            next.into(),
+            Value::from(more),
             error.into(),
             tx.now_us().into(),
-            Value::from(more),
         ],
     )
     .await?;

@@ -36,10 +36,13 @@ pub struct TrackedRepository {
     pub attempts: i64,
     pub lease_holder: Option<Uuid>,
     pub verification_failed: bool,
+    /// Something of it is pending or failed.
+    pub unsettled: bool,
 }
 
 const COLUMNS: &str = "SELECT repository, path, dirty_seq, applied_seq, needs_listing, attempts, lease_holder, \
-     verification FROM tracked_repositories WHERE repository = $1";
+     verification, EXISTS (SELECT 1 FROM tracked_items WHERE repository = $1 AND state <> 'synced') \
+     FROM tracked_repositories WHERE repository = $1";
 
 fn tracked(row: &Row) -> Result<TrackedRepository> {
     Ok(TrackedRepository {
@@ -51,6 +54,7 @@ fn tracked(row: &Row) -> Result<TrackedRepository> {
         attempts: row.int(5)?,
         lease_holder: row.opt_blob(6)?.map(|_| row.uuid(6)).transpose()?,
         verification_failed: row.text(7)? == "failed",
+        unsettled: row.int(8)? != 0,
     })
 }
 

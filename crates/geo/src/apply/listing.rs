@@ -59,7 +59,7 @@ pub(super) async fn go_through<U: Upstream>(
             break;
         }
     }
-    let resolved = resolve(engine, uuid, Wanted::default(), Mode::Retries).await?;
+    let resolved = resolve(engine, uuid, Wanted::default(), Mode::Retries, false).await?;
     commit(engine, uuid, resolved, None, Listing::Finished).await
 }
 
@@ -179,7 +179,7 @@ impl<U: Upstream> Walk<'_, U> {
         if wanted.links.is_empty() && wanted.manifests.is_empty() && wanted.tags.is_empty() {
             return Ok(());
         }
-        let mut resolved = resolve(self.engine, self.uuid, wanted, Mode::Listing(ahead)).await?;
+        let mut resolved = resolve(self.engine, self.uuid, wanted, Mode::Listing(ahead), true).await?;
         self.deferred.append(&mut resolved.deferred);
         commit(self.engine, self.uuid, resolved, None, Listing::AsBefore).await.map(drop)
     }

@@ -84,13 +84,15 @@ enum No {
     Later,
 }
 
+/// `unsettled`: something of the repository is pending or failed, so what that is has to be looked at.
 pub(super) async fn resolve<U: Upstream>(
     engine: &Engine<U>,
     uuid: RepositoryUuid,
     wanted: Wanted,
     mode: Mode<'_>,
+    unsettled: bool,
 ) -> Result<Resolved, Stop> {
-    let before = engine.metadata.unsettled_items(uuid, UNSETTLED).await?;
+    let before = if unsettled { engine.metadata.unsettled_items(uuid, UNSETTLED).await? } else { Vec::new() };
     let before: HashMap<_, _> =
         before.into_iter().map(|item| ((item.kind, item.key.clone()), item)).collect();
     let fetched = fetch::fetch(engine, uuid, &wanted, mode).await?;

@@ -9,7 +9,7 @@ use twinport_metadata::{Backfill, TrackingSummary};
 use super::Engine;
 use crate::upstream::Upstream;
 
-const SOONEST: Duration = Duration::from_millis(50);
+const SOONEST: Duration = Duration::from_millis(150);
 const LATEST: Duration = Duration::from_secs(1);
 /// Of all time, what share counting may take: one part in this many.
 const SHARE: u32 = 20;
@@ -63,7 +63,11 @@ pub(super) async fn keep<U: Upstream>(engine: Engine<U>) {
 async fn look<U: Upstream>(engine: &Engine<U>) -> twinport_metadata::Result<()> {
     let processed_seq = engine.metadata.processed_seq().await?;
     let head = engine.metadata.log_head().await?;
-    let backfill = engine.metadata.backfill().await?;
+    let known = engine.shared.figures.lock().backfill.clone();
+    let backfill = match known {
+        Some(backfill) if backfill.finished_at_us.is_some() => Some(backfill),
+        _ => engine.metadata.backfill().await?,
+    };
     {
         let mut lag = engine.shared.lag.lock();
         lag.ingested(head.position.seq);

@@ -24,12 +24,11 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 impl<U: Upstream> Inner<U> {
     pub(super) async fn receive(&self, digest: Digest, size: Option<u64>) -> Outcome {
-        let spool = SpoolName::Transfer(digest);
-        let began = self.blobs.spool_len(&spool).await.map_err(local)?.is_some_and(|len| len > 0);
-        if !began && size.is_some_and(|size| size <= SMALL) {
+        // A small blob never has a spool of its own.
+        if size.is_some_and(|size| size <= SMALL) {
             self.receive_small(digest).await
         } else {
-            self.receive_large(digest, size, &spool).await
+            self.receive_large(digest, size, &SpoolName::Transfer(digest)).await
         }
     }
 
@@ -51,7 +50,7 @@ impl<U: Upstream> Inner<U> {
     async fn store_small(&self, digest: Digest, bytes: Bytes) -> Outcome {
         let size = bytes.len() as u64;
         let spool = self.blobs.put(&digest, bytes).await.map_err(local)?;
-        self.metadata.store_transferred_blob(&digest, size).await.map_err(local)?;
+        self.records.store(digest, size).await?;
         self.blobs.discard(&spool).await.map_err(local)
     }
 
@@ -111,7 +110,7 @@ impl<U: Upstream> Inner<U> {
             pause(stalls).await;
         }
         self.blobs.publish(spool, &digest, progress.offset).await.map_err(local)?;
-        self.metadata.store_transferred_blob(&digest, progress.offset).await.map_err(local)?;
+        self.records.store(digest, progress.offset).await?;
         self.blobs.discard(spool).await.map_err(local)
     }
 

@@ -11,7 +11,7 @@ use crate::{
     manifests::insert_references,
 };
 
-const BLOBS: &str = "SELECT digest FROM blobs WHERE digest {any $1} ORDER BY digest {for key share}";
+const BLOBS: &str = "SELECT digest, state FROM blobs WHERE digest {any $1} ORDER BY digest {for key share}";
 const REVIVE: &str =
     "UPDATE blobs SET state = 'live', condemned_at_us = NULL WHERE digest {any $1} AND state = 'condemned'";
 const LINK: &str = "INSERT INTO blob_links (repository_id, digest, linked_at_us, position_epoch, position_seq) \
@@ -70,7 +70,10 @@ pub(super) async fn link(tx: &mut Tx, id: i64, uuid: RepositoryUuid, links: &[Li
     if !lost.is_empty() {
         return Err(Error::BlobsUnknown(lost));
     }
-    tx.execute(REVIVE, vec![Value::Blobs(keys)]).await?;
+    let condemned = rows.iter().map(|row| Ok(row.text(1)? == "condemned")).collect::<Result<Vec<_>>>()?;
+    if condemned.contains(&true) {
+        tx.execute(REVIVE, vec![Value::Blobs(keys)]).await?;
+    }
     let sets = links
         .iter()
         .map(|link| {

@@ -92,19 +92,25 @@ impl Metadata {
         Ok(found.await?.into_iter().flatten().collect())
     }
 
-    /// Records a blob whose every byte was just hashed on its way in from another site. Links come with apply.
+    /// Records blobs, each with its size in bytes, whose every byte was just hashed on its way in from another site.
+    /// Links come with apply.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn store_transferred_blob(&self, digest: &Digest, size: u64) -> Result<()> {
+    pub async fn store_transferred_blobs(&self, mut blobs: Vec<(Digest, u64)>) -> Result<()> {
         const STORE: &str = "INSERT INTO blobs (digest, size, state, stored_at_us, verified_at_us) \
              VALUES ($1, $2, 'live', $3, $3) ON CONFLICT (digest) DO UPDATE SET size = excluded.size, \
              state = 'live', condemned_at_us = NULL, verified_at_us = excluded.verified_at_us";
-        let digest = *digest;
+        // One order for all writers.
+        blobs.sort_unstable();
         self.db
             .write(move |tx| {
-                let params = vec![digest.into(), size.into(), tx.now_us().into()];
-                Box::pin(async move { tx.execute(STORE, params).await.map(drop) })
+                let now = tx.now_us();
+                let rows = blobs
+                    .iter()
+                    .map(|(digest, size)| vec![digest.into(), (*size).into(), now.into()])
+                    .collect();
+                Box::pin(async move { tx.execute_many(STORE, rows).await })
             })
             .await
     }
