@@ -104,9 +104,8 @@ fn run(
         };
         let killed = sites.kill_some(&mut random);
         stop.store(true, Ordering::SeqCst);
-        let pushed = runtime.block_on(pushing)?;
         killed.with_context(|| format!("round {round}"))?;
-        pushed.with_context(|| format!("round {round}"))?;
+        runtime.block_on(pushing)?.with_context(|| format!("round {round}"))?;
         let converged = runtime.block_on(load.converge(bound())).with_context(|| format!("round {round}"))?;
         slowest = slowest.max(converged);
         let after = load.ledger.acknowledged();

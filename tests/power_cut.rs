@@ -156,9 +156,8 @@ fn run(
         let victim = usize::from(random.random_ratio(1, 3));
         let survived = cut_one(&mut disks[victim], &mut sites[victim], &mut random);
         stop.store(true, Ordering::SeqCst);
-        let pushed = runtime.block_on(pushing)?;
         survived.with_context(|| format!("cut {cut}"))?;
-        pushed.with_context(|| format!("cut {cut}"))?;
+        runtime.block_on(pushing)?.with_context(|| format!("cut {cut}"))?;
         runtime.block_on(load.converge(CONVERGENCE)).with_context(|| format!("cut {cut}"))?;
     }
     for (disk, site) in disks.iter_mut().zip(&mut sites) {
