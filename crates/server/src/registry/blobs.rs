@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use twinport_blobs::BlobFile;
 use twinport_oci::{Digest, ErrorCode, RepositoryName};
 
+use super::manifests::HEADERS;
 use super::{Registry, check};
 use crate::answer::{self, Answer, DigestNames};
 use crate::error::Refusal;
@@ -107,6 +108,7 @@ fn unknown(digest: &Digest) -> Refusal {
 fn found(size: u64, names: &DigestNames) -> Answer {
     let mut answer = Response::new(Body::empty());
     let headers = answer.headers_mut();
+    headers.reserve(HEADERS);
     headers.insert(CONTENT_TYPE, OCTETS);
     headers.insert(CONTENT_LENGTH, HeaderValue::from(size));
     headers.insert(ACCEPT_RANGES, BYTES);

@@ -26,6 +26,8 @@ use crate::query::Query;
 
 /// A tag may move at any time: a cache asks again, and is mostly told 304.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
+/// Room for every header of an answer at once, with those that come later.
+pub(super) const HEADERS: usize = 14;
 /// Tags that one push may set; the specification wants at least 10.
 const MAX_TAGS: usize = 100;
 /// Manifests up to here are parsed and hashed where they arrived; larger ones on the blocking pool.
@@ -137,6 +139,7 @@ fn found(head: &ManifestHead, reference: &Reference, request: &HeaderMap) -> Ans
     };
     let unchanged = names.none_match_fails(request);
     let headers = answer.headers_mut();
+    headers.reserve(HEADERS);
     if !unchanged {
         headers.insert(CONTENT_TYPE, answer::visible(Bytes::copy_from_slice(head.media_type.as_bytes())));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(head.size));
