@@ -172,6 +172,23 @@ fn for_scripts_the_demo_writes_one_line_and_serves_on_until_it_is_told_to_stop()
 }
 
 #[test]
+fn with_one_site_killed_the_other_serves_on_and_the_status_tells_of_it() {
+    let mut demo = Demo::start(&[]);
+    let line = demo.line();
+    let [primary, secondary] = [&line["sites"][0], &line["sites"][1]];
+    signal(i32::try_from(primary["pid"].as_i64().unwrap()).unwrap(), Signal::KILL);
+    let (gone, left) = (primary["url"].as_str().unwrap(), secondary["url"].as_str().unwrap());
+    until("the killed site ends", || !listens(gone));
+    let mut told = BufReader::new(demo.child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(told.any(|line| line.contains("site paris died")), "the demo says nothing of the death");
+    std::thread::spawn(move || told.for_each(drop));
+    assert!(listens(left), "the other site ended with it");
+    signal(i32::try_from(demo.child.id()).unwrap(), Signal::TERM);
+    assert!(!demo.wait().success());
+    assert!(!listens(left), "the other site still listens");
+}
+
+#[test]
 fn one_altered_byte_on_the_secondary_fails_the_demo() {
     let mut demo = Demo::start(&["--exit", "--pause-before-compare"]);
     let told = demo.wait_for_pause();

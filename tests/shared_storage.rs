@@ -1,7 +1,6 @@
 //! Nodes that share one blob store (hazard S14): with one database between them they are one site, with a database each
 //! they would be two that delete each other's blobs.
 //! Guards: a store serves one database only, whoever comes first.
-#![expect(clippy::print_stdout, reason = "a skip is visible")]
 
 use std::{os::unix::fs::symlink, path::Path};
 

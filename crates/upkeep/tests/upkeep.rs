@@ -1,4 +1,5 @@
 //! Recovery, expiry and scrub on a real store and a real database.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::path::{Path, PathBuf};
 

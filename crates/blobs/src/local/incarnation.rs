@@ -48,7 +48,7 @@ impl LocalBlobs {
         let store = self.clone();
         blocking("writing the incarnation", move || {
             let path = store.marker();
-            if path.exists() {
+            if path.try_exists().map_err(|e| Error::io("looking for", &path, e))? {
                 // A crash right after the link leaves it. Nothing hangs on it, and the disk may be read-only.
                 fs::remove_file(store.unfinished_marker(incarnation)).ok();
                 return Ok(());
