@@ -119,7 +119,7 @@ impl Metadata {
     /// Makes a chunk visible, all of it or nothing.
     ///
     /// # Errors
-    /// [`Error::BlobsUnknown`] when a link's blob has no row any more: fetch it again.
+    /// [`crate::Error::BlobsUnknown`] when a link's blob has no row any more: fetch it again.
     pub async fn apply(
         &self,
         repository: RepositoryUuid,
