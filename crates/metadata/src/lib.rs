@@ -12,10 +12,10 @@ mod db;
 mod deletions;
 mod error;
 mod event;
-mod ingest;
 mod join_tokens;
 mod listing;
 mod log;
+mod log_cursor;
 mod manifests;
 mod metadata;
 mod migrations;
@@ -37,7 +37,7 @@ pub use self::{
     apply::{
         Applied, ApplyChunk, ItemKind, LinkRow, Listing, ManifestRow, Removal, Removed, TagRow, Unsettled,
     },
-    ingest::{Ingested, Lease, needs_upgrade},
+    log_cursor::{Ingested, Lease, needs_upgrade},
     tracking::{
         Backfill, CheckOutcome, DueCheck, HeldManifest, LinkedBlob, TrackedItem, TrackedRepository,
         TrackingCounts, TrackingSummary,

@@ -15,7 +15,7 @@ pub use self::{
 use crate::{
     ItemKind, Lease, LoggedEvent, Metadata, RepositoryUuid, Result, Unsettled,
     db::{Row, Value},
-    ingest::lapsed_beyond,
+    log_cursor::lapsed_beyond,
 };
 
 /// A retry is never planned further ahead than this (µs); one that seems to be was planned by a clock set back.

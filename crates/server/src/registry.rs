@@ -5,8 +5,8 @@ pub(crate) mod blobs;
 pub(crate) mod catalog;
 pub(crate) mod manifests;
 pub(crate) mod referrers;
-mod sessions;
 pub(crate) mod tags;
+mod upload_turns;
 pub(crate) mod uploads;
 
 use http::StatusCode;
@@ -15,7 +15,7 @@ use twinport_blobs::Blobs;
 use twinport_metadata::{Metadata, Role};
 use twinport_oci::{ErrorCode, MAX_MANIFEST_BYTES, RepositoryName};
 
-use self::sessions::Sessions;
+use self::upload_turns::Sessions;
 use crate::error::Refusal;
 use crate::grant::{Access, Action, Grant};
 

@@ -150,7 +150,7 @@ struct Upload {
     registry: Arc<Registry>,
     grant: Grant,
     session: UploadSession,
-    turn: super::super::sessions::Turn,
+    turn: super::super::upload_turns::Turn,
 }
 
 impl Upload {
