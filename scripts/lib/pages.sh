@@ -62,6 +62,7 @@ with_addresses() {
 
 serve_at() {
   local machine=$1 pid
+  [ ! -f "$machine/pid" ] || gone "$(cat "$machine/pid")" || { echo "a site is served there already"; return 1; }
   (cd "$machine" && exec "$sandbox/bin/twinport" ${2#twinport } --addr "$(address_of "$machine")" >log 2>&1 </dev/null) &
   pid=$!
   echo $pid >"$machine/pid"
