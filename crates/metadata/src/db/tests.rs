@@ -3,6 +3,7 @@
 
 mod group_commit;
 mod numbering;
+mod plans;
 mod postgres_faults;
 mod schema;
 mod stamping;
