@@ -165,8 +165,9 @@ impl Metadata {
             .write(|tx| {
                 Box::pin(async move {
                     tx.execute(
+                        // Synced ones too: a worker that only looked holds a lease that the next event would wait for.
                         "UPDATE tracked_repositories SET lease_holder = NULL, lease_until_us = 0 \
-                         WHERE state <> 'synced' AND lease_holder IS NOT NULL",
+                         WHERE lease_holder IS NOT NULL",
                         vec![],
                     )
                     .await
