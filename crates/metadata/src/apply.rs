@@ -13,8 +13,8 @@ use twinport_oci::{Digest, Tag};
 pub use self::items::{ItemKind, Unsettled};
 pub(crate) use self::rows::{BURY, replicated_tombstone};
 use crate::{
-    Lease, LogPosition, Metadata, RepositoryUuid, Result,
-    db::{Row, Tx, Value},
+    Error, Lease, LogPosition, Metadata, RepositoryUuid, Result,
+    db::{Tx, Value},
 };
 
 /// A link to a blob whose bytes are stored and hashed.
@@ -119,7 +119,7 @@ impl Metadata {
     /// Makes a chunk visible, all of it or nothing.
     ///
     /// # Errors
-    /// [`crate::Error::BlobsUnknown`] when a link's blob has no row any more: fetch it again.
+    /// [`Error::BlobsUnknown`] when a link's blob has no row any more: fetch it again.
     pub async fn apply(
         &self,
         repository: RepositoryUuid,
@@ -127,34 +127,28 @@ impl Metadata {
         chunk: ApplyChunk,
     ) -> Result<Applied> {
         let chunk = Arc::new(chunk);
-        self.db
+        let committed = self
+            .db
             .write(move |tx| {
                 let chunk = Arc::clone(&chunk);
                 Box::pin(async move { commit(tx, repository, lease, &chunk).await })
             })
-            .await
+            .await;
+        match committed {
+            // As an error, so that what was written before is rolled back.
+            Err(Error::Refused(reason)) if reason == LEASE_LOST => Ok(Applied::LeaseLost),
+            committed => committed,
+        }
     }
 }
 
-/// A repository's tracking row, locked by this transaction.
-struct Fenced {
-    dirty_seq: i64,
-    applied_seq: i64,
-    needs_listing: bool,
-}
-
-/// Ingest takes this row first where it renames or deletes a repository, so that the repository's own row stays as
-/// it is while this one is held.
-const FENCE: &str = "UPDATE tracked_repositories SET lease_until_us = $3 WHERE repository = $1 AND lease_holder = $2 \
-     RETURNING dirty_seq, applied_seq, needs_listing, (SELECT id FROM repositories WHERE uuid = $1)";
+const LEASE_LOST: &str = "the repository's lease went to another node";
+/// Before the tracking row, as ingest takes them where it renames or deletes a repository.
+const REPOSITORY: &str = "SELECT id FROM repositories WHERE uuid = $1 {for key share}";
 
 async fn commit(tx: &mut Tx, uuid: RepositoryUuid, lease: Lease, chunk: &ApplyChunk) -> Result<Applied> {
-    let until = tx.now_us() + lease.duration_us;
-    let fence = tx.query_opt(FENCE, vec![uuid.into(), lease.holder.into(), until.into()]).await?;
-    let Some(fence) = fence else { return Ok(Applied::LeaseLost) };
-    let fenced = Fenced::of(&fence)?;
-    let Some(id) = fence.opt_int(3)? else { return Ok(Applied::Gone) };
-
+    let Some(row) = tx.query_opt(REPOSITORY, vec![uuid.into()]).await? else { return Ok(Applied::Gone) };
+    let id = row.int(0)?;
     rows::link(tx, id, uuid, &chunk.links).await?;
     rows::push(tx, id, uuid, &chunk.manifests).await?;
     rows::tag(tx, id, uuid, &chunk.tags).await?;
@@ -162,47 +156,47 @@ async fn commit(tx: &mut Tx, uuid: RepositoryUuid, lease: Lease, chunk: &ApplyCh
         rows::remove(tx, id, uuid, removal).await?;
     }
     items::record(tx, uuid, chunk).await?;
-    settle(tx, uuid, chunk, fenced).await
+    settle(tx, uuid, lease, chunk).await
 }
 
-impl Fenced {
-    fn of(row: &Row) -> Result<Self> {
-        Ok(Self { dirty_seq: row.int(0)?, applied_seq: row.int(1)?, needs_listing: row.int(2)? != 0 })
-    }
-}
-
-/// Writes where the repository stands: synced only when nothing of it is pending or failed (hazard R5).
-async fn settle(tx: &mut Tx, uuid: RepositoryUuid, chunk: &ApplyChunk, fenced: Fenced) -> Result<Applied> {
-    const STAND: &str = "UPDATE tracked_repositories SET applied_seq = $2, needs_listing = $3, \
-         state = CASE WHEN $4 = 1 THEN 'started' \
+/// The fence, and where the repository stands: synced only when nothing of it is pending or failed (hazard R5). Last,
+/// because ingest waits for this row while another transaction holds it.
+async fn settle(tx: &mut Tx, uuid: RepositoryUuid, lease: Lease, chunk: &ApplyChunk) -> Result<Applied> {
+    const SETTLE: &str = "UPDATE tracked_repositories SET \
+         applied_seq = CASE WHEN applied_seq < $3 THEN $3 ELSE applied_seq END, \
+         needs_listing = CASE WHEN $4 < 0 THEN needs_listing ELSE $4 END, \
+         state = CASE WHEN dirty_seq > $3 AND dirty_seq > applied_seq OR $4 > 0 OR $4 < 0 AND needs_listing = 1 \
+             THEN 'started' \
            WHEN EXISTS (SELECT 1 FROM tracked_items WHERE repository = $1 AND state = 'failed' AND state <> 'synced') \
              THEN 'failed' \
            WHEN EXISTS (SELECT 1 FROM tracked_items WHERE repository = $1 AND state <> 'synced') THEN 'pending' \
            ELSE 'synced' END, \
-         next_attempt_us = CASE WHEN $4 = 1 THEN 0 ELSE COALESCE((SELECT MIN(next_attempt_us) FROM tracked_items \
-           WHERE repository = $1 AND state <> 'synced'), 0) END, \
+         next_attempt_us = CASE \
+           WHEN dirty_seq > $3 AND dirty_seq > applied_seq OR $4 > 0 OR $4 < 0 AND needs_listing = 1 THEN 0 \
+           ELSE COALESCE((SELECT MIN(next_attempt_us) FROM tracked_items \
+             WHERE repository = $1 AND state <> 'synced'), 0) END, \
          last_error = $5, verification = 'pending', checked_at_us = $6, \
-         lease_holder = CASE WHEN $4 = 1 THEN lease_holder ELSE NULL END, \
-         lease_until_us = CASE WHEN $4 = 1 THEN lease_until_us ELSE 0 END WHERE repository = $1";
-    let applied = fenced.applied_seq.max(chunk.applied_through.unwrap_or(0));
-    let needs_listing = match chunk.listing {
-        Listing::AsBefore => fenced.needs_listing,
-        Listing::Needed => true,
-        Listing::Finished => false,
+         lease_holder = CASE WHEN dirty_seq > $3 AND dirty_seq > applied_seq OR $4 > 0 OR $4 < 0 AND needs_listing = 1 \
+           THEN lease_holder ELSE NULL END, lease_until_us = $7 \
+         WHERE repository = $1 AND lease_holder = $2 RETURNING state";
+    let listing: i64 = match chunk.listing {
+        Listing::AsBefore => -1,
+        Listing::Needed => 1,
+        Listing::Finished => 0,
     };
-    let more = applied < fenced.dirty_seq || needs_listing;
     let error = chunk.unsettled.first().map(|item| item.error.clone());
-    tx.execute(
-        STAND,
-        vec![
-            uuid.into(),
-            applied.into(),
-            needs_listing.into(),
-            Value::from(more),
-            error.into(),
-            tx.now_us().into(),
-        ],
-    )
-    .await?;
-    Ok(Applied::Done { more })
+    let now = tx.now_us();
+    let params: Vec<Value> = vec![
+        uuid.into(),
+        lease.holder.into(),
+        chunk.applied_through.unwrap_or(0).into(),
+        listing.into(),
+        error.into(),
+        now.into(),
+        (now + lease.duration_us).into(),
+    ];
+    match tx.query_opt(SETTLE, params).await? {
+        Some(row) => Ok(Applied::Done { more: row.text(0)? == "started" }),
+        None => Err(Error::Refused(LEASE_LOST.to_owned())),
+    }
 }

@@ -216,14 +216,14 @@ impl Metadata {
         self.db
             .write(move |tx| {
                 Box::pin(async move {
-                    // The tracking row first, as everywhere.
+                    // Items before their repository, as apply takes them.
                     tx.execute(
-                        "UPDATE tracked_repositories SET next_attempt_us = 0 WHERE repository = $1",
+                        "UPDATE tracked_items SET next_attempt_us = 0 WHERE repository = $1 AND state <> 'synced'",
                         vec![repository.into()],
                     )
                     .await?;
                     tx.execute(
-                        "UPDATE tracked_items SET next_attempt_us = 0 WHERE repository = $1 AND state <> 'synced'",
+                        "UPDATE tracked_repositories SET next_attempt_us = 0 WHERE repository = $1",
                         vec![repository.into()],
                     )
                     .await
@@ -241,14 +241,15 @@ impl Metadata {
         self.db
             .write(|tx| {
                 Box::pin(async move {
+                    // Items before their repositories, as apply takes them.
                     tx.execute(
-                        "UPDATE tracked_repositories SET next_attempt_us = 0, attempts = 0 \
-                         WHERE state <> 'synced' AND next_attempt_us > 0",
+                        "UPDATE tracked_items SET next_attempt_us = 0 WHERE state <> 'synced' AND next_attempt_us > 0",
                         vec![],
                     )
                     .await?;
                     tx.execute(
-                        "UPDATE tracked_items SET next_attempt_us = 0 WHERE state <> 'synced' AND next_attempt_us > 0",
+                        "UPDATE tracked_repositories SET next_attempt_us = 0, attempts = 0 \
+                         WHERE state <> 'synced' AND next_attempt_us > 0",
                         vec![],
                     )
                     .await

@@ -41,12 +41,6 @@ pub(super) async fn named(
         )
         .await?;
     } else if event.kind == EventKind::RepositoryRenamed {
-        // The tracking row before the repository's, as apply takes them.
-        tx.query_opt(
-            "SELECT 1 FROM tracked_repositories WHERE repository = $1 {for update}",
-            vec![uuid.into()],
-        )
-        .await?;
         tx.execute(
             "UPDATE repositories SET path = $2, change = NULL, position_epoch = $3, position_seq = $4 WHERE uuid = $1",
             vec![uuid.into(), path.as_str().into(), epoch.number.into(), seq.into()],
@@ -65,14 +59,14 @@ pub(super) async fn deleted(
     path: &RepositoryName,
 ) -> Result<Option<Leftover>> {
     const LOCK: &str = "SELECT id FROM repositories WHERE uuid = $1 {for update}";
-    // The tracking row before the repository's, as apply takes them.
-    tx.execute("DELETE FROM tracked_repositories WHERE repository = $1", vec![uuid.into()]).await?;
+    // The repository's row before the tracking row, as apply takes them.
     let mut leftover = None;
     if let Some(row) = tx.query_opt(LOCK, vec![uuid.into()]).await?
         && let Removal::RowsLeft(rows) = remove(tx, row.int(0)?, uuid).await?
     {
         leftover = Some(rows);
     }
+    tx.execute("DELETE FROM tracked_repositories WHERE repository = $1", vec![uuid.into()]).await?;
     tx.execute("DELETE FROM tracked_items WHERE repository = $1", vec![uuid.into()]).await?;
     let key = path.as_str().as_bytes();
     tx.execute(
