@@ -138,7 +138,7 @@ async fn r14_what_failed_is_tried_again_as_soon_as_the_primary_returns(mut pair:
 async fn a_tag_is_never_visible_before_its_blobs(mut pair: Pair) {
     pair.join_and_start().await;
     let layer = twinport_oci::Digest::sha256(b"slow");
-    pair.faults.fail_blob(layer, BlobFault::Silent);
+    pair.faults.fail_blob(layer, BlobFault::SilentAfter(0));
     let image = pair.primary.push_image("library/app", &[b"slow"], &["latest"]).await;
     let fine = pair.primary.push_image("library/app", &[b"fast"], &["fast"]).await;
     // The transfer that hangs holds neither its neighbours nor the log.

@@ -30,7 +30,7 @@ async fn r9_repository_delete_and_rename_are_replicated(mut pair: Pair) {
 async fn r27_a_repository_deleted_and_made_again_is_another(mut pair: Pair) {
     pair.join_and_start().await;
     // The first life's content cannot be had, so it is still being worked on when the second life begins.
-    pair.faults.fail_blob(twinport_oci::Digest::sha256(b"first"), BlobFault::Silent);
+    pair.faults.fail_blob(twinport_oci::Digest::sha256(b"first"), BlobFault::SilentAfter(0));
     pair.primary.push_image("team/app", &[b"first"], &["latest", "first"]).await;
     pair.ingested().await;
     let first = pair.secondary.metadata.repository(&name("team/app")).await.unwrap().unwrap().uuid;

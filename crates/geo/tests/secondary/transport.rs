@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, future::ready, stream};
 use parking_lot::Mutex;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::sync::watch;
@@ -29,8 +29,8 @@ pub(crate) enum BlobFault {
     Altered,
     /// The connection breaks after this many bytes of each request.
     CutAfter(u64),
-    /// Nothing comes, and nothing breaks.
-    Silent,
+    /// After this many bytes nothing comes, and nothing breaks.
+    SilentAfter(u64),
 }
 
 /// What happens to a listing.
@@ -265,7 +265,10 @@ impl Upstream for InProcess {
             self.metadata.blob_is_known(digest).await?.ok_or_else(|| unknown(RefusalCode::BlobUnknown))?;
         let file = self.blobs.open(digest).await?;
         let (faults, digest) = (Arc::clone(&self.faults), *digest);
-        let mut left = if let Some(BlobFault::CutAfter(bytes)) = fault { bytes } else { u64::MAX };
+        let mut left = match fault {
+            Some(BlobFault::CutAfter(bytes) | BlobFault::SilentAfter(bytes)) => bytes,
+            _ => u64::MAX,
+        };
         let chunks = file.stream(offset..size).map(move |chunk| {
             let mut chunk = chunk?;
             if fault == Some(BlobFault::Altered) && !chunk.is_empty() {
@@ -294,8 +297,12 @@ impl Upstream for InProcess {
             }
             stream::iter(items)
         });
-        let stream =
-            if fault == Some(BlobFault::Silent) { stream::pending().boxed() } else { chunks.boxed() };
+        let stream = if matches!(fault, Some(BlobFault::SilentAfter(_))) {
+            let some = chunks.take_while(|chunk| ready(chunk.as_ref().is_ok_and(|bytes| !bytes.is_empty())));
+            some.chain(stream::pending()).boxed()
+        } else {
+            chunks.boxed()
+        };
         Ok(BlobBody { offset, size: Some(size), stream })
     }
 }
