@@ -10,7 +10,8 @@ build_tests() {
   local -a arguments=()
   if [ "$1" = --release ]; then arguments=(--release); shift; fi
   for name in "$@"; do arguments+=(--test "$name"); done
-  lines=$(cargo test --locked -p twinport "${arguments[@]}" --no-run 2>&1) || { tail -n 30 <<<"$lines"; failed "build of the tests"; finish; exit 1; }
+  # The whole workspace, as the step `tests` builds it: see there.
+  lines=$(cargo test --workspace --locked "${arguments[@]}" --no-run 2>&1) || { tail -n 30 <<<"$lines"; failed "build of the tests"; finish; exit 1; }
   for name in "$@"; do
     test_programs[$name]=$(sed -n "s|^ *Executable tests/$name\.rs (\(.*\))$|\1|p" <<<"$lines")
     case ${test_programs[$name]} in /*) ;; *) test_programs[$name]=$root/${test_programs[$name]} ;; esac
