@@ -26,7 +26,7 @@ pub struct CommitBlob {
     pub digest: Digest,
     /// Bytes.
     pub size: u64,
-    /// The session that ends with this commit.
+    /// The stored session that ends with this commit; one without a row needs no end.
     pub upload: Option<UploadId>,
     pub actor: Actor,
 }

@@ -31,6 +31,7 @@ mod sites;
 mod stored_blobs;
 mod tags;
 mod tracking;
+mod upload_ids;
 mod uploads;
 
 pub use self::{

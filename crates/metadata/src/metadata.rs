@@ -10,6 +10,7 @@ use crate::{
     migrations,
     sequencer::Sequencer,
     site,
+    upload_ids::UploadIds,
 };
 
 /// What [`Metadata::open`] needs.
@@ -24,6 +25,7 @@ pub struct OpenOptions {
 pub struct Metadata {
     pub(crate) db: Db,
     clock: Clock,
+    pub(crate) upload_ids: UploadIds,
     /// Numbers events on PostgreSQL; SQLite numbers them as it writes them.
     sequencer: Option<Arc<Sequencer>>,
 }
@@ -41,7 +43,8 @@ impl Metadata {
             Db::Sqlite(_) => None,
             Db::Postgres(postgres) => Some(Arc::new(Sequencer::start(Arc::clone(postgres)))),
         };
-        let metadata = Self { db, clock: options.clock, sequencer };
+        let upload_ids = UploadIds::new(&site::signing_key(&db).await?);
+        let metadata = Self { db, clock: options.clock, upload_ids, sequencer };
         let head = metadata.sequence_now().await?;
         metadata.db.signals().head.send_replace(Some(head));
         Ok(metadata)

@@ -91,6 +91,12 @@ pub(crate) async fn found(db: &Db) -> Result<()> {
     db.write_alone(|tx| Box::pin(found_in(tx))).await
 }
 
+/// The site's private key: what secrets of its own are derived from.
+pub(crate) async fn signing_key(db: &Db) -> Result<Bytes> {
+    let row = db.query_opt("SELECT signing_key FROM site WHERE id = 1", vec![]).await?;
+    row.ok_or_else(|| Error::Corrupt("the site has no identity row".to_owned()))?.blob(0)
+}
+
 async fn found_in(tx: &mut Tx) -> Result<()> {
     tx.lock_role().await?;
     if tx.query_opt("SELECT id FROM site WHERE id = 1", vec![]).await?.is_some() {

@@ -1,12 +1,16 @@
 //! Upload sessions, shaped for several nodes.
 //! Invariant: a session is seen only through its repository, and moves only by compare-and-set on its version.
+//!
+//! A session has a row once it has bytes worth keeping; until then its id alone stands for it. A row that ended stays
+//! until it expires, so that its id is not taken for a session that has not begun.
 
 use bytes::Bytes;
 use twinport_oci::{RepositoryName, UploadId};
 
 use crate::{
-    Actor, Error, Metadata, Result,
+    Error, Metadata, Result,
     db::{Row, Tx, Value},
+    upload_ids::LIFETIME_US,
 };
 
 /// An upload under way: how far it is, and what any node needs to go on from there.
@@ -18,7 +22,7 @@ pub struct UploadSession {
     pub offset: u64,
     /// The serialised state of the hash over those bytes; none before the first.
     pub hash_state: Option<Bytes>,
-    /// Counts the session's advances; who advances it names the version it saw.
+    /// Counts the session's advances; who advances it names the version it saw. 0: it has no row yet.
     pub version: i64,
     /// µs since the epoch, UTC.
     pub started_at_us: i64,
@@ -26,14 +30,26 @@ pub struct UploadSession {
     pub touched_at_us: i64,
 }
 
-pub(crate) const FIND: &str = "SELECT bytes, hash_state, version, started_at_us, touched_at_us FROM uploads \
-     WHERE id = $1 AND path = $2";
+/// Rows of ended sessions stay twice as long as their ids could count: clocks of nodes differ.
+const FORGET_AFTER_US: i64 = 2 * LIFETIME_US;
+
+pub(crate) const FIND: &str = "SELECT bytes, hash_state, version, started_at_us, touched_at_us, ended_at_us \
+     FROM uploads WHERE id = $1 AND path = $2";
 pub(crate) const ADVANCE: &str = "UPDATE uploads SET bytes = $4, hash_state = $5, version = version + 1, \
-     touched_at_us = $6 WHERE id = $1 AND path = $2 AND version = $3 RETURNING version";
-pub(crate) const STALE: &str =
-    "SELECT id FROM uploads WHERE touched_at_us < $1 ORDER BY touched_at_us LIMIT $2";
-pub(crate) const EXISTS: &str = "SELECT 1 FROM uploads WHERE id = $1";
-pub(crate) const DELETE: &str = "DELETE FROM uploads WHERE id = $1 AND path = $2";
+     touched_at_us = $6 WHERE id = $1 AND path = $2 AND version = $3 AND ended_at_us IS NULL RETURNING version";
+const BEGIN: &str = "INSERT INTO uploads (id, path, bytes, hash_state, version, started_at_us, touched_at_us) \
+     VALUES ($1, $2, $3, $4, 1, $5, $6) ON CONFLICT (id) DO NOTHING RETURNING version";
+pub(crate) const STALE: &str = "SELECT id FROM uploads WHERE touched_at_us < $1 AND ended_at_us IS NULL \
+     ORDER BY touched_at_us LIMIT $2";
+const EXPIRE: &str = "UPDATE uploads SET ended_at_us = $3, hash_state = NULL \
+     WHERE id = $1 AND touched_at_us < $2 AND ended_at_us IS NULL";
+pub(crate) const FORGET: &str = "DELETE FROM uploads WHERE id IN \
+     (SELECT id FROM uploads WHERE ended_at_us < $1 ORDER BY ended_at_us LIMIT $2)";
+pub(crate) const EXISTS: &str = "SELECT 1 FROM uploads WHERE id = $1 AND ended_at_us IS NULL";
+pub(crate) const END: &str = "UPDATE uploads SET ended_at_us = $3, hash_state = NULL \
+     WHERE id = $1 AND path = $2 AND ended_at_us IS NULL";
+const END_UNSTORED: &str = "INSERT INTO uploads (id, path, bytes, version, started_at_us, touched_at_us, ended_at_us) \
+     VALUES ($1, $2, 0, 1, $3, $3, $3) ON CONFLICT (id) DO NOTHING";
 
 impl UploadSession {
     fn from_row(row: &Row, id: UploadId, repository: &RepositoryName) -> Result<Self> {
@@ -47,50 +63,39 @@ impl UploadSession {
             touched_at_us: row.int(4)?,
         })
     }
+
+    /// Whether it has a row, which the commit of its blob then ends.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        self.version > 0
+    }
 }
 
 impl Metadata {
-    /// Begins a session. The repository is made when the blob is committed, not here.
-    ///
-    /// # Errors
-    /// [`Error::NotPrimary`], [`Error::Halted`]; those of the database.
-    pub async fn create_upload(&self, repository: &RepositoryName, _actor: &Actor) -> Result<UploadSession> {
+    /// Begins a session that has nothing yet, so nothing is written. The repository is made when the blob is
+    /// committed, not here.
+    #[must_use]
+    pub fn begin_upload(&self, repository: &RepositoryName) -> UploadSession {
         let now_us = self.clock().now_us();
-        let session = UploadSession {
-            id: UploadId::new(),
-            repository: repository.clone(),
-            offset: 0,
-            hash_state: None,
-            version: 0,
-            started_at_us: now_us,
-            touched_at_us: now_us,
-        };
-        let (id, path) = (session.id, repository.clone());
-        self.db
-            .write(move |tx| {
-                let path = path.clone();
-                Box::pin(async move {
-                    tx.guard_origin().await?;
-                    tx.execute(
-                        "INSERT INTO uploads (id, path, bytes, version, started_at_us, touched_at_us) \
-                         VALUES ($1, $2, 0, 0, $3, $3)",
-                        vec![id.0.into(), path.as_str().into(), now_us.into()],
-                    )
-                    .await?;
-                    Ok(())
-                })
-            })
-            .await?;
-        Ok(session)
+        unstored(self.upload_ids.issue(repository, now_us), repository, now_us)
     }
 
-    /// The session, if it is this repository's.
+    /// The session, if it is this repository's and has not ended.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn upload(&self, repository: &RepositoryName, id: &UploadId) -> Result<Option<UploadSession>> {
-        let row = self.db.query_opt(FIND, vec![id.0.into(), repository.as_str().into()]).await?;
-        row.map(|row| UploadSession::from_row(&row, *id, repository)).transpose()
+        match self.db.query_opt(FIND, vec![id.0.into(), repository.as_str().into()]).await? {
+            Some(row) if row.opt_int(5)?.is_some() => Ok(None),
+            Some(row) => UploadSession::from_row(&row, *id, repository).map(Some),
+            None => Ok(self.issued(repository, id)),
+        }
+    }
+
+    /// The session without a row that the id stands for.
+    fn issued(&self, repository: &RepositoryName, id: &UploadId) -> Option<UploadSession> {
+        let issued_at_us = self.upload_ids.issued_at_us(repository, id, self.clock().now_us())?;
+        Some(unstored(*id, repository, issued_at_us))
     }
 
     /// Moves a session from the state in `session` to `offset` bytes, hashed to `hash_state`.
@@ -111,26 +116,26 @@ impl Metadata {
             touched_at_us: now_us,
             ..session.clone()
         };
-        let params: Vec<Value> = vec![
-            session.id.0.into(),
-            session.repository.as_str().into(),
-            session.version.into(),
-            offset.into(),
-            advanced.hash_state.as_ref().into(),
-            now_us.into(),
-        ];
-        let seen: Vec<Value> = params[..2].to_vec();
+        let key: Vec<Value> = vec![session.id.0.into(), session.repository.as_str().into()];
+        let (bytes, state) = (offset.into(), advanced.hash_state.as_ref().into());
+        let (text, rest): (&'static str, Vec<Value>) = if session.is_stored() {
+            (ADVANCE, vec![session.version.into(), bytes, state, now_us.into()])
+        } else {
+            (BEGIN, vec![bytes, state, session.started_at_us.into(), now_us.into()])
+        };
         advanced.version = self
             .db
             .write(move |tx| {
-                let (params, seen) = (params.clone(), seen.clone());
+                let (key, params) = (key.clone(), [key.clone(), rest.clone()].concat());
                 Box::pin(async move {
-                    if let Some(row) = tx.query_opt(ADVANCE, params).await? {
+                    if let Some(row) = tx.query_opt(text, params).await? {
                         return row.int(0);
                     }
-                    match tx.query_opt(FIND, seen).await? {
-                        Some(row) => Err(Error::UploadConflict { offset: row.size(0)? }),
-                        None => Err(Error::UploadUnknown),
+                    match tx.query_opt(FIND, key).await? {
+                        Some(row) if row.opt_int(5)?.is_none() => {
+                            Err(Error::UploadConflict { offset: row.size(0)? })
+                        }
+                        _ => Err(Error::UploadUnknown),
                     }
                 })
             })
@@ -143,11 +148,18 @@ impl Metadata {
     /// # Errors
     /// Those of the database.
     pub async fn cancel_upload(&self, repository: &RepositoryName, id: &UploadId) -> Result<bool> {
-        let (repository, id) = (repository.clone(), *id);
+        let now_us = self.clock().now_us();
+        let key: Vec<Value> = vec![id.0.into(), repository.as_str().into(), now_us.into()];
+        let unstored = self.issued(repository, id).is_some();
         self.db
             .write(move |tx| {
-                let key = vec![id.0.into(), repository.as_str().into()];
-                Box::pin(async move { Ok(tx.execute(DELETE, key).await? > 0) })
+                let key = key.clone();
+                Box::pin(async move {
+                    if unstored && tx.execute(END_UNSTORED, key.clone()).await? > 0 {
+                        return Ok(true);
+                    }
+                    Ok(tx.execute(END, key).await? > 0)
+                })
             })
             .await
     }
@@ -167,20 +179,22 @@ impl Metadata {
     /// # Errors
     /// Those of the database.
     pub async fn expire_upload(&self, id: &UploadId, before_us: i64) -> Result<bool> {
-        let id = *id;
+        let params: Vec<Value> = vec![id.0.into(), before_us.into(), self.clock().now_us().into()];
         self.db
             .write(move |tx| {
-                Box::pin(async move {
-                    let expired = tx
-                        .execute(
-                            "DELETE FROM uploads WHERE id = $1 AND touched_at_us < $2",
-                            vec![id.0.into(), before_us.into()],
-                        )
-                        .await?;
-                    Ok(expired > 0)
-                })
+                let params = params.clone();
+                Box::pin(async move { Ok(tx.execute(EXPIRE, params).await? > 0) })
             })
             .await
+    }
+
+    /// Forgets up to `limit` sessions that ended so long ago that their ids count for nothing any more; how many.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn forget_ended_uploads(&self, limit: u32) -> Result<u64> {
+        let before_us = self.clock().now_us().saturating_sub(FORGET_AFTER_US);
+        self.db.write(move |tx| Box::pin(tx.execute(FORGET, vec![before_us.into(), limit.into()]))).await
     }
 
     /// Whether any repository has this session: for the recovery of spools, not for requests.
@@ -192,8 +206,21 @@ impl Metadata {
     }
 }
 
-/// Ends a session in the transaction that commits its blob.
+fn unstored(id: UploadId, repository: &RepositoryName, started_at_us: i64) -> UploadSession {
+    UploadSession {
+        id,
+        repository: repository.clone(),
+        offset: 0,
+        hash_state: None,
+        version: 0,
+        started_at_us,
+        touched_at_us: started_at_us,
+    }
+}
+
+/// Ends a stored session in the transaction that commits its blob.
 pub(crate) async fn end(tx: &mut Tx, repository: &RepositoryName, id: &UploadId) -> Result<()> {
-    let ended = tx.execute(DELETE, vec![id.0.into(), repository.as_str().into()]).await?;
+    let now_us = tx.now_us();
+    let ended = tx.execute(END, vec![id.0.into(), repository.as_str().into(), now_us.into()]).await?;
     if ended == 0 { Err(Error::UploadUnknown) } else { Ok(()) }
 }

@@ -26,7 +26,9 @@ pub async fn expire_uploads(metadata: &Metadata, blobs: &Blobs, before_us: i64) 
         }
         expired += ended;
         if ended == 0 || stale.len() < PAGE as usize {
-            return Ok(expired);
+            break;
         }
     }
+    while metadata.forget_ended_uploads(PAGE).await? == u64::from(PAGE) {}
+    Ok(expired)
 }

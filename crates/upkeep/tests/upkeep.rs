@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use twinport_blobs::{Blobs, Progress, SpoolName};
-use twinport_metadata::{Actor, Clock, CommitBlob, Database, Metadata, OpenOptions};
+use twinport_metadata::{Actor, Clock, CommitBlob, Database, Metadata, OpenOptions, UploadSession};
 use twinport_oci::{Algorithm, Digest, RepositoryName};
 use twinport_upkeep::{FindingKind, RecoveryReport, expire_uploads, recover, scrub};
 
@@ -30,6 +30,12 @@ impl Fixture {
         self.commit(digest, content.len() as u64).await;
         self.blobs.discard(&spool).await.unwrap();
         digest
+    }
+
+    /// A session that has a row, as one that has bytes.
+    async fn begin_upload(&self) -> UploadSession {
+        let session = self.metadata.begin_upload(&repository());
+        self.metadata.advance_upload(&session, 0, &b"state"[..]).await.unwrap()
     }
 
     async fn commit(&self, digest: Digest, size: u64) {
@@ -93,7 +99,7 @@ async fn a_blob_whose_commit_came_stays_and_only_its_spool_goes() {
 #[tokio::test]
 async fn an_open_session_survives_even_when_it_was_published_already() {
     let site = Fixture::new().await;
-    let session = site.metadata.create_upload(&repository(), &Actor::anonymous()).await.unwrap();
+    let session = site.begin_upload().await;
     let spool = SpoolName::Upload(session.id);
     let digest = site.append(&spool, b"resumable").await.hasher.finish();
     site.blobs.publish(&spool, &digest, 9).await.unwrap();
@@ -116,7 +122,7 @@ async fn a_spool_of_no_session_is_removed() {
 #[tokio::test]
 async fn a_session_that_nobody_came_back_to_ends_with_its_bytes() {
     let site = Fixture::new().await;
-    let session = site.metadata.create_upload(&repository(), &Actor::anonymous()).await.unwrap();
+    let session = site.begin_upload().await;
     let spool = SpoolName::Upload(session.id);
     site.append(&spool, b"forgotten").await;
 

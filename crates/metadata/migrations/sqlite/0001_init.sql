@@ -172,9 +172,11 @@ CREATE TABLE uploads (
   store_upload TEXT,
   store_parts TEXT,
   started_at_us BIGINT NOT NULL,
-  touched_at_us BIGINT NOT NULL
+  touched_at_us BIGINT NOT NULL,
+  ended_at_us BIGINT
 );
-CREATE INDEX uploads_by_touch ON uploads (touched_at_us);
+CREATE INDEX uploads_by_touch ON uploads (touched_at_us) WHERE ended_at_us IS NULL;
+CREATE INDEX uploads_by_end ON uploads (ended_at_us) WHERE ended_at_us IS NOT NULL;
 CREATE TABLE join_tokens (
   id BLOB PRIMARY KEY,
   secret_hash BLOB NOT NULL,

@@ -18,7 +18,6 @@ async fn r26_a_halted_site_refuses_every_change_and_still_answers(site: TestSite
     let (metadata, app, other) = (&site.metadata, name("app"), name("other"));
     let put = PutManifest { tags: vec![tag("v2")], ..manifest("app", "another image") };
     let refusals = [
-        metadata.create_upload(&app, &actor()).await.map(drop),
         metadata.commit_blob(blob("app", "another layer")).await,
         metadata.mount_blob(&app, &other, &layer, &actor()).await.map(drop),
         metadata.unlink_blob(&app, &layer, &actor()).await.map(drop),

@@ -1,7 +1,7 @@
 //! Whose turn it is to write an upload session, within this process; between processes the session's version decides.
 //! Invariant: two requests never write one spool at the same time, so their bytes cannot interleave (hazard S9).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +16,22 @@ use crate::error::Refusal;
 /// A request waits this long for the one before it, which at worst stalls until its body times out.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The sessions that a request of this process holds or waits for.
+/// Ended sessions that this process remembers: minutes of the busiest push, in less than 2 MiB.
+const REMEMBERED: usize = 32 << 10;
+
+/// The sessions that a request of this process holds or waits for, and those that ended lately.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Sessions(Arc<Mutex<HashMap<UploadId, Arc<Slot>>>>);
+pub(super) struct Sessions {
+    slots: Arc<Mutex<HashMap<UploadId, Arc<Slot>>>>,
+    ended: Arc<Mutex<Ended>>,
+}
+
+/// Sessions that ended, the latest ones.
+#[derive(Debug, Default)]
+struct Ended {
+    ids: HashSet<UploadId>,
+    in_order: VecDeque<UploadId>,
+}
 
 #[derive(Debug, Default)]
 struct Slot {
@@ -43,7 +56,12 @@ struct Held {
 
 impl Sessions {
     pub(super) fn len(&self) -> usize {
-        self.0.lock().len()
+        self.slots.lock().len()
+    }
+
+    /// Whether the session ended here lately.
+    pub(super) fn have_ended(&self, id: &UploadId) -> bool {
+        self.ended.lock().ids.contains(id)
     }
 
     /// Waits for the turn.
@@ -59,7 +77,7 @@ impl Sessions {
     }
 
     fn hold(&self, id: UploadId) -> Held {
-        let slot = self.0.lock().entry(id).or_default().clone();
+        let slot = self.slots.lock().entry(id).or_default().clone();
         Held { sessions: self.clone(), id, slot }
     }
 }
@@ -79,6 +97,30 @@ impl Turn {
     pub(super) fn cancelled(&self) -> CancellationToken {
         self.held.slot.cancelled.clone()
     }
+
+    /// Whether the session ended before this turn came.
+    pub(super) fn has_ended(&self) -> bool {
+        self.held.sessions.have_ended(&self.held.id)
+    }
+
+    /// Remembers that the session ended with this turn.
+    pub(super) fn end(&self) {
+        self.held.sessions.ended.lock().push(self.held.id);
+    }
+}
+
+impl Ended {
+    fn push(&mut self, id: UploadId) {
+        if !self.ids.insert(id) {
+            return;
+        }
+        self.in_order.push_back(id);
+        if self.in_order.len() > REMEMBERED
+            && let Some(oldest) = self.in_order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
 }
 
 impl Drop for Turn {
@@ -90,7 +132,7 @@ impl Drop for Turn {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let mut slots = self.sessions.0.lock();
+        let mut slots = self.sessions.slots.lock();
         // The map's own and this one: clones are made under the lock only.
         if Arc::strong_count(&self.slot) == 2 {
             slots.remove(&self.id);
@@ -115,6 +157,20 @@ mod tests {
         assert_eq!(sessions.len(), 2);
         drop((second, other));
         assert_eq!(sessions.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_ended_is_remembered_up_to_a_number() {
+        let sessions = Sessions::default();
+        let first = UploadId::new();
+        sessions.turn(first).await.unwrap().end();
+        assert!(sessions.have_ended(&first));
+        assert!(sessions.turn(first).await.unwrap().has_ended());
+        for _ in 0..REMEMBERED {
+            sessions.turn(UploadId::new()).await.unwrap().end();
+        }
+        assert!(!sessions.have_ended(&first));
+        assert_eq!(sessions.ended.lock().ids.len(), REMEMBERED);
     }
 
     #[tokio::test]

@@ -39,7 +39,8 @@ pub(crate) async fn begin(
         return receive::whole(registry, grant, name, digest.parse()?, body).await;
     }
     let algorithm = query.get("digest-algorithm").map_or(Ok(Algorithm::Sha256), str::parse::<Algorithm>)?;
-    let mut session = registry.metadata.create_upload(name, &grant.actor()).await?;
+    registry.check_writable().await?;
+    let mut session = registry.metadata.begin_upload(name);
     if algorithm != Algorithm::Sha256 {
         // The session remembers it, so that no byte is hashed twice.
         session = registry.metadata.advance_upload(&session, 0, Hasher::new(algorithm).state()).await?;
@@ -68,10 +69,11 @@ pub(crate) async fn cancel(
 ) -> Result<Answer, Refusal> {
     check(grant, name, Action::Push)?;
     find(registry, name, id).await?;
-    let _turn = registry.sessions.turn_after_cancelling(*id).await?;
-    if !registry.metadata.cancel_upload(name, id).await? {
+    let turn = registry.sessions.turn_after_cancelling(*id).await?;
+    if turn.has_ended() || !registry.metadata.cancel_upload(name, id).await? {
         return Err(Refusal::not_found(ErrorCode::BlobUploadUnknown));
     }
+    turn.end();
     registry.blobs.discard(&SpoolName::Upload(*id)).await?;
     Ok(answer::empty(StatusCode::NO_CONTENT))
 }
@@ -93,7 +95,9 @@ async fn mounted(
 }
 
 async fn find(registry: &Registry, name: &RepositoryName, id: &UploadId) -> Result<UploadSession, Refusal> {
-    let session = registry.metadata.upload(name, id).await?;
+    // A session without a row leaves nothing in the database when it ends.
+    let session =
+        if registry.sessions.have_ended(id) { None } else { registry.metadata.upload(name, id).await? };
     session.ok_or_else(|| Refusal::not_found(ErrorCode::BlobUploadUnknown))
 }
 

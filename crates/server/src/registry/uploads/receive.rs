@@ -176,6 +176,11 @@ impl Upload {
         SpoolName::Upload(self.session.id)
     }
 
+    /// The session's row, where it has one, which the commit ends.
+    fn stored(&self) -> Option<UploadId> {
+        self.session.is_stored().then_some(self.session.id)
+    }
+
     async fn patch(self, chunk: Chunk, body: RequestBody) -> Result<Answer, Refusal> {
         if body.is_ended() {
             return Ok(progressed(&self.registry, &self.session, StatusCode::ACCEPTED));
@@ -225,8 +230,12 @@ impl Upload {
             self.abandon().await;
             return Err(refusal);
         }
-        let (name, id) = (&self.session.repository, Some(self.session.id));
-        publish(&self.registry, &self.grant, name, id, &self.spool(), digest, progress.offset).await
+        let (name, stored) = (&self.session.repository, self.stored());
+        let answer =
+            publish(&self.registry, &self.grant, name, stored, &self.spool(), digest, progress.offset)
+                .await?;
+        self.turn.end();
+        Ok(answer)
     }
 
     /// All bytes at once, and few: they are stored in one hop, and the session's spool never comes to be.
@@ -238,10 +247,12 @@ impl Upload {
         };
         match collected {
             Ok(bytes) => {
-                let (name, id) = (&self.session.repository, Some(self.session.id));
-                let stored = store_small(&self.registry, &self.grant, name, id, digest, bytes).await;
-                if matches!(&stored, Err(refusal) if refusal.status() == StatusCode::BAD_REQUEST) {
-                    self.abandon().await;
+                let (name, row) = (&self.session.repository, self.stored());
+                let stored = store_small(&self.registry, &self.grant, name, row, digest, bytes).await;
+                match &stored {
+                    Ok(_) => self.turn.end(),
+                    Err(refusal) if refusal.status() == StatusCode::BAD_REQUEST => self.abandon().await,
+                    Err(_) => {}
                 }
                 stored
             }
@@ -313,6 +324,7 @@ impl Upload {
             tracing::warn!(upload = %self.session.id, %error, "could not end an upload with a wrong digest");
             return;
         }
+        self.turn.end();
         discard(&self.registry, &self.spool()).await;
     }
 
