@@ -7,7 +7,7 @@ use crate::{
     Actor, Error, EventKind, Metadata, Result,
     db::{Origin, Tx, Value},
     deletions::{Candidate, Deleted, bury, queue_candidate},
-    repositories::{Repository, lock_or_create, lock_shared},
+    repositories::{Repository, Target, enter, lock_or_create, lock_shared},
     uploads,
 };
 
@@ -38,6 +38,8 @@ pub(crate) const LINKED_LOCKED: &str = "SELECT b.size FROM repositories r \
      JOIN blob_links l ON l.repository_id = r.id AND l.digest = $2 \
      JOIN blobs b ON b.digest = l.digest WHERE r.path = $1 {for key share}";
 pub(crate) const KNOWN: &str = "SELECT size FROM blobs WHERE digest = $1";
+const STORE: &str = "INSERT INTO blobs (digest, size, state, stored_at_us, verified_at_us) \
+     VALUES ($1, $2, 'live', $3, $3) ON CONFLICT (digest) DO NOTHING RETURNING size";
 pub(crate) const LINK_LOCK_SHARED: &str =
     "SELECT 1 FROM blob_links WHERE repository_id = $1 AND digest = $2 {for key share}";
 pub(crate) const LINK_LOCK_EXCLUSIVE: &str =
@@ -76,13 +78,11 @@ impl Metadata {
             .write(move |tx| {
                 let commit = commit.clone();
                 Box::pin(async move {
-                    let origin = tx.guard_origin().await?;
-                    let target = lock_or_create(tx, &commit.repository).await?;
-                    store_blob(tx, &commit.digest, commit.size).await?;
+                    let (origin, target) = enter(tx, &commit.repository).await?;
                     if let Some(id) = &commit.upload {
                         uploads::end(tx, &commit.repository, id).await?;
                     }
-                    let linked = !target.created && lock_link(tx, &target.repository, &commit.digest).await?;
+                    let linked = store_blob_to_link(tx, &target, &commit.digest, commit.size).await?;
                     target.log_creation(tx, &origin, &commit.actor).await?;
                     if !linked {
                         link(tx, &origin, &target.repository, &commit.digest, commit.size, &commit.actor)
@@ -185,33 +185,56 @@ async fn unlink(tx: &mut Tx, name: &RepositoryName, digest: &Digest, actor: &Act
 /// Records that this site stores the blob, every byte of it hashed just now. A blob that was here before keeps its
 /// record, since its old bytes were not read; it is no longer condemned.
 pub(crate) async fn store_blob(tx: &mut Tx, digest: &Digest, size: u64) -> Result<()> {
-    let stored = tx
-        .execute(
-            "INSERT INTO blobs (digest, size, state, stored_at_us, verified_at_us) \
-             VALUES ($1, $2, 'live', $3, $3) ON CONFLICT (digest) DO NOTHING",
-            vec![digest.into(), size.into(), tx.now_us().into()],
-        )
-        .await?;
-    if stored == 0 {
-        tx.query_opt("SELECT 1 FROM blobs WHERE digest = $1 {for key share}", vec![digest.into()]).await?;
-        revive(tx, digest).await?;
+    let stored = tx.query(STORE, vec![digest.into(), size.into(), tx.now_us().into()]).await?;
+    if stored.is_empty() { keep_known(tx, digest).await } else { Ok(()) }
+}
+
+/// [`store_blob`] and [`lock_link`] in one go.
+async fn store_blob_to_link(tx: &mut Tx, target: &Target, digest: &Digest, size: u64) -> Result<bool> {
+    if target.created {
+        // Nobody else sees a repository that this transaction made: there is no link to look for.
+        store_blob(tx, digest, size).await?;
+        return Ok(false);
     }
-    Ok(())
+    let repository = &target.repository;
+    lock_link_name(tx, repository, digest).await?;
+    let answers = tx
+        .query_each(vec![
+            (STORE, vec![digest.into(), size.into(), tx.now_us().into()]),
+            (LINK_LOCK_SHARED, vec![repository.id.into(), digest.into()]),
+        ])
+        .await?;
+    let [stored, linked] = answers.as_slice() else {
+        return Err(Error::Bug("two reads have two answers".to_owned()));
+    };
+    if stored.is_empty() {
+        keep_known(tx, digest).await?;
+    }
+    Ok(!linked.is_empty())
+}
+
+/// The blob's record stays until the transaction ends.
+async fn keep_known(tx: &mut Tx, digest: &Digest) -> Result<()> {
+    tx.query_opt("SELECT 1 FROM blobs WHERE digest = $1 {for key share}", vec![digest.into()]).await?;
+    revive(tx, digest).await
 }
 
 async fn revive(tx: &mut Tx, digest: &Digest) -> Result<()> {
-    tx.execute(
+    tx.send(
         "UPDATE blobs SET state = 'live', condemned_at_us = NULL WHERE digest = $1 AND state = 'condemned'",
         vec![digest.into()],
     )
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Excludes others that would make this link; whether it is there, and then it stays until the transaction ends.
 async fn lock_link(tx: &mut Tx, repository: &Repository, digest: &Digest) -> Result<bool> {
-    tx.lock_name(&format!("link:{}:{digest}", repository.id)).await?;
+    lock_link_name(tx, repository, digest).await?;
     Ok(tx.query_opt(LINK_LOCK_SHARED, vec![repository.id.into(), digest.into()]).await?.is_some())
+}
+
+async fn lock_link_name(tx: &mut Tx, repository: &Repository, digest: &Digest) -> Result<()> {
+    tx.lock_name(&format!("link:{}:{digest}", repository.id)).await
 }
 
 async fn link(
@@ -228,7 +251,7 @@ async fn link(
     let change = tx.append(&event).await?;
     let mut params = vec![repository.id.into(), digest.into(), tx.now_us().into()];
     params.extend(change.columns());
-    tx.execute(
+    tx.send(
         "INSERT INTO blob_links (repository_id, digest, linked_at_us, change, position_epoch, position_seq) \
          VALUES ($1, $2, $3, $4, $5, $6)",
         params,

@@ -89,8 +89,7 @@ pub(crate) async fn bury(
     change: &Change,
 ) -> Result<()> {
     let params = tombstone(repository, kind, key, digest, tx.now_us(), change);
-    tx.execute(BURY, params).await?;
-    Ok(())
+    tx.send(BURY, params).await
 }
 
 /// Queues one digest for garbage collection to look at.
@@ -100,10 +99,9 @@ pub(crate) async fn queue_candidate(
     repository: RepositoryUuid,
     digest: &Digest,
 ) -> Result<()> {
-    tx.execute(
+    tx.send(
         "INSERT INTO gc_candidates (kind, repository, digest, queued_at_us) VALUES ($1, $2, $3, $4)",
         vec![kind.as_str().into(), repository.into(), digest.into(), tx.now_us().into()],
     )
-    .await?;
-    Ok(())
+    .await
 }

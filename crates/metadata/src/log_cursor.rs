@@ -236,7 +236,7 @@ async fn store_events(tx: &mut Tx, batch: &Batch) -> Result<()> {
             ]
         })
         .collect();
-    tx.execute_many(
+    tx.send_each(
         "INSERT INTO events (epoch, owner, seq, hash, repository, body) VALUES ($1, $2, $3, $4, $5, $6)",
         rows,
     )
@@ -311,8 +311,8 @@ async fn mark_dirty(
         .filter(|(_, t)| t.content.is_some())
         .map(|(uuid, _)| uuid.0.as_bytes().to_vec())
         .collect();
-    tx.execute_many(NAMED, named).await?;
-    tx.execute_many(DIRTY, dirty).await?;
+    tx.send_each(NAMED, named).await?;
+    tx.send_each(DIRTY, dirty).await?;
     if keys.is_empty() {
         return Ok(Vec::new());
     }

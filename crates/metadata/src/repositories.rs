@@ -133,6 +133,16 @@ pub(crate) struct Target {
     pub(crate) created: bool,
 }
 
+/// Begins a push: the right to originate events, and the repository as [`lock_or_create`] gives it.
+pub(crate) async fn enter(tx: &mut Tx, name: &RepositoryName) -> Result<(Origin, Target)> {
+    let (origin, found) = tx.guard_origin_and(vec![(LOCK_SHARED, vec![name.as_str().into()])]).await?;
+    let target = match found.iter().flatten().next() {
+        Some(row) => Target { repository: Repository::from_row(row, name)?, created: false },
+        None => lock_or_create(tx, name).await?,
+    };
+    Ok((origin, target))
+}
+
 /// Locks the repository at `name`, or makes it. Before any other row lock of the transaction; when all of those
 /// are held, the caller calls [`Target::log_creation`].
 pub(crate) async fn lock_or_create(tx: &mut Tx, name: &RepositoryName) -> Result<Target> {
@@ -165,7 +175,7 @@ impl Target {
         let change = tx.append(&self.repository.event(origin, EventKind::RepositoryCreated, actor)).await?;
         let mut params: Vec<Value> = vec![self.repository.id.into()];
         params.extend(change.columns());
-        tx.execute(
+        tx.send(
             "UPDATE repositories SET change = $2, position_epoch = $3, position_seq = $4 WHERE id = $1",
             params,
         )

@@ -82,13 +82,14 @@ async fn number_for_ever(db: Arc<PostgresDb>, node: Uuid) {
 }
 
 async fn tick(db: &PostgresDb, node: Uuid, announced: bool) -> Result<()> {
-    let (head, waiting, mine) = look(db, node).await?;
-    if waiting && (mine || announced) {
-        number(db, node).await?;
-        return Ok(());
+    if !announced {
+        let (head, waiting, mine) = look(db, node).await?;
+        if !waiting || !mine {
+            publish(db, head);
+            return Ok(());
+        }
     }
-    publish(db, head);
-    Ok(())
+    number(db, node).await.map(drop)
 }
 
 /// The head, whether events wait for numbers, and whether this node is the one to number them.
@@ -104,28 +105,27 @@ async fn look(db: &PostgresDb, node: Uuid) -> Result<(LogHead, bool, bool)> {
 
 /// One pass: the head it leaves, and how many events it numbered.
 async fn number(db: &PostgresDb, node: Uuid) -> Result<(LogHead, i64)> {
-    let mut session = db.session().await?;
-    session.begin("BEGIN").await?;
-    let rows =
-        session.query("SELECT epoch, owner, seq, hash FROM log_head WHERE id = 1 FOR UPDATE", &[]).await?;
-    let row = rows.first().ok_or_else(|| Error::Corrupt("the log has no head row".to_owned()))?;
-    let mut head = head_of(row)?;
+    const HEAD: &str = "SELECT epoch, owner, seq, hash FROM log_head WHERE id = 1 FOR UPDATE";
     // A statement of its own after the lock is held: its snapshot sees all that was committed before this pass.
-    let waiting = session
-        .query(
-            "SELECT event_id, body FROM events WHERE seq IS NULL ORDER BY event_id LIMIT $1",
-            &[PASS_LIMIT.into()],
-        )
-        .await?;
+    const WAITING: &str = "SELECT event_id, body FROM events WHERE seq IS NULL ORDER BY event_id LIMIT $1";
+    let mut session = db.session().await?;
+    session.begin("BEGIN");
+    let reads = [(HEAD.into(), vec![]), (WAITING.into(), vec![PASS_LIMIT.into()])];
+    let answers = session.query_each(&reads).await?;
+    let [heads, waiting] = answers.as_slice() else {
+        return Err(Error::Bug("two reads have two answers".to_owned()));
+    };
+    let row = heads.first().ok_or_else(|| Error::Corrupt("the log has no head row".to_owned()))?;
+    let mut head = head_of(row)?;
     if waiting.is_empty() {
-        session.end("ROLLBACK").await?;
+        session.roll_back().await?;
         publish(db, head);
         return Ok((head, 0));
     }
     let mut ids = Vec::with_capacity(waiting.len());
     let mut seqs = Vec::with_capacity(waiting.len());
     let mut hashes = Vec::with_capacity(waiting.len());
-    for row in &waiting {
+    for row in waiting {
         let position = LogPosition { epoch: head.position.epoch, seq: head.position.seq + 1 };
         let hash = chain(&head.hash, &position, &row.blob(1)?);
         head = LogHead { position, hash };
@@ -148,10 +148,9 @@ async fn number(db: &PostgresDb, node: Uuid) -> Result<(LogHead, i64)> {
     let lease = format!(
         "UPDATE log_head SET seq = $1, hash = $2, lease_holder = $3, lease_until_us = {NOW_US} + $4 WHERE id = 1"
     );
-    session
-        .execute(&lease, &[head.position.seq.into(), head.hash.into(), node.into(), LEASE_US.into()])
-        .await?;
-    session.end("COMMIT").await?;
+    let params = vec![head.position.seq.into(), head.hash.into(), node.into(), LEASE_US.into()];
+    session.send(lease.into(), params).await?;
+    session.commit().await?;
     publish(db, head);
     Ok((head, i64::try_from(ids.len()).unwrap_or(PASS_LIMIT)))
 }
@@ -191,9 +190,9 @@ async fn stamp_for_ever(db: Arc<PostgresDb>) {
 async fn stamp(db: &PostgresDb) -> Result<u64> {
     const TABLES: [&str; 6] = ["repositories", "blob_links", "manifests", "tags", "tombstones", "sites"];
     let mut session = db.session().await?;
-    session.begin("BEGIN").await?;
+    session.begin("BEGIN");
     // A stamp that is lost with the server is made again: it is derived from the log.
-    session.execute("SET LOCAL synchronous_commit = off", &[]).await?;
+    session.send("SET LOCAL synchronous_commit = off".into(), vec![]).await?;
     let mut stamped = 0;
     for table in TABLES {
         let text = format!(
@@ -204,6 +203,6 @@ async fn stamp(db: &PostgresDb) -> Result<u64> {
         );
         stamped += session.execute(&text, &[]).await?;
     }
-    session.end("COMMIT").await?;
+    session.commit().await?;
     Ok(stamped)
 }

@@ -316,7 +316,7 @@ async fn become_secondary_in(tx: &mut Tx, join: &BecomeSecondary) -> Result<()> 
             record.base_hash.into(),
         ]
     });
-    tx.execute_many(
+    tx.send_each(
         "INSERT INTO epochs (number, owner, began_seq, base_hash) VALUES ($1, $2, $3, $4)",
         epochs.collect(),
     )

@@ -58,7 +58,7 @@ impl Metadata {
             .write(move |tx| {
                 let sets: Vec<Vec<Value>> =
                     digests.iter().map(|digest| vec![at_us.into(), digest.into()]).collect();
-                Box::pin(tx.execute_many("UPDATE blobs SET verified_at_us = $1 WHERE digest = $2", sets))
+                Box::pin(tx.send_each("UPDATE blobs SET verified_at_us = $1 WHERE digest = $2", sets))
             })
             .await
     }

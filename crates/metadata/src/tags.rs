@@ -1,13 +1,11 @@
 //! Tags: a name in a repository that points at a manifest.
 //! Invariant: a tag's event carries what the tag pointed at before, read under the lock that the change holds.
 
-use std::collections::BTreeMap;
-
 use twinport_oci::{Digest, RepositoryName, Tag};
 
 use crate::{
     Actor, Error, Event, EventKind, Metadata, Result,
-    db::{Origin, Tx, Value},
+    db::{Change, Origin, Tx, Value},
     deletions::{BURY, Candidate, Deleted, queue_candidate, tombstone},
     manifests::tag_of,
     repositories::{Repository, lock_shared},
@@ -70,35 +68,23 @@ async fn delete(tx: &mut Tx, name: &RepositoryName, tag: &Tag, actor: &Actor) ->
     Ok(true)
 }
 
-/// Locks tags that may not exist yet, and reads what they point at. `tags` is sorted; the manifest that they are
-/// to point at is locked before them. All names come before any row, as a deletion takes rows alone.
-pub(crate) async fn lock(
-    tx: &mut Tx,
-    repository: &Repository,
-    tags: &[Tag],
-) -> Result<BTreeMap<Tag, Digest>> {
+/// Excludes other pushes of tags that may not exist yet; `tags` is sorted, so that no two wait for each other.
+pub(crate) async fn lock_names(tx: &mut Tx, repository_id: i64, tags: &[Tag]) -> Result<()> {
     for tag in tags {
-        tx.lock_name(&format!("tag:{}:{tag}", repository.id)).await?;
+        tx.lock_name(&format!("tag:{repository_id}:{tag}")).await?;
     }
-    let mut previous = BTreeMap::new();
-    for tag in tags {
-        if let Some(row) = tx.query_opt(LOCK, vec![repository.id.into(), tag.as_str().into()]).await? {
-            previous.insert(tag.clone(), row.digest(0)?);
-        }
-    }
-    Ok(previous)
+    Ok(())
 }
 
 /// Points a locked tag at what its event says.
-pub(crate) async fn set(tx: &mut Tx, repository: &Repository, event: Event) -> Result<()> {
+pub(crate) async fn set(tx: &mut Tx, repository: &Repository, event: &Event, change: &Change) -> Result<()> {
     let (Some(tag), Some(digest)) = (&event.tag, &event.digest) else {
         return Err(Error::Bug("an event that sets a tag names a tag and a digest".to_owned()));
     };
-    let change = tx.append(&event).await?;
     let mut params: Vec<Value> =
         vec![repository.id.into(), tag.as_str().into(), digest.into(), tx.now_us().into()];
     params.extend(change.columns());
-    tx.execute(SET, params).await?;
+    tx.send(SET, params).await?;
     if let Some(previous) = &event.previous {
         queue_candidate(tx, Candidate::Manifest, repository.uuid, previous).await?;
     }
@@ -123,6 +109,6 @@ pub(crate) async fn remove(
         tombstones.push(tombstone(repository.uuid, Deleted::Tag, key, Some(digest), tx.now_us(), &change));
     }
     let rows = tags.iter().map(|(tag, _)| vec![repository.id.into(), tag.as_str().into()]).collect();
-    tx.execute_many(DELETE, rows).await?;
-    tx.execute_many(BURY, tombstones).await
+    tx.send_each(DELETE, rows).await?;
+    tx.send_each(BURY, tombstones).await
 }

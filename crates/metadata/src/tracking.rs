@@ -150,7 +150,7 @@ impl Metadata {
                     .iter()
                     .map(|uuid| vec![(*uuid).into(), lease.holder.into(), until.into()])
                     .collect();
-                Box::pin(async move { tx.execute_many(RENEW, sets).await })
+                Box::pin(async move { tx.send_each(RENEW, sets).await })
             })
             .await
     }

@@ -80,7 +80,7 @@ const DUE_AT_ONCE: &str =
 /// Writes what the chunk says about each item.
 pub(super) async fn record(tx: &mut Tx, uuid: RepositoryUuid, chunk: &ApplyChunk) -> Result<()> {
     if chunk.healed {
-        tx.execute(DUE_AT_ONCE, vec![uuid.into()]).await?;
+        tx.send(DUE_AT_ONCE, vec![uuid.into()]).await?;
     }
     let now = tx.now_us();
     let synced =
@@ -105,7 +105,7 @@ pub(super) async fn record(tx: &mut Tx, uuid: RepositoryUuid, chunk: &ApplyChunk
         let tomb = row.tag.as_str().as_bytes().into();
         synced(ItemKind::Tag, row.tag.to_string(), tomb, &row.digest, row.position.seq, row.verified)
     });
-    tx.execute_many(SYNCED, manifests.chain(tags).collect()).await?;
+    tx.send_each(SYNCED, manifests.chain(tags).collect()).await?;
 
     let removed = chunk.removals.iter().map(|removal| {
         let (kind, key) = match &removal.what {
@@ -120,8 +120,8 @@ pub(super) async fn record(tx: &mut Tx, uuid: RepositoryUuid, chunk: &ApplyChunk
         .chain(settled)
         .map(|(kind, key, seq)| vec![uuid.into(), kind.as_str().into(), key.into(), seq.into()])
         .collect();
-    tx.execute_many(FORGET, forget).await?;
-    tx.execute_many(UNSETTLED, chunk.unsettled.iter().map(|item| unsettled(uuid, item)).collect()).await
+    tx.send_each(FORGET, forget).await?;
+    tx.send_each(UNSETTLED, chunk.unsettled.iter().map(|item| unsettled(uuid, item)).collect()).await
 }
 
 fn unsettled(uuid: RepositoryUuid, item: &Unsettled) -> Vec<Value> {

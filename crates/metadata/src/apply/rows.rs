@@ -72,7 +72,7 @@ pub(super) async fn link(tx: &mut Tx, id: i64, uuid: RepositoryUuid, links: &[Li
     }
     let condemned = rows.iter().map(|row| Ok(row.text(1)? == "condemned")).collect::<Result<Vec<_>>>()?;
     if condemned.contains(&true) {
-        tx.execute(REVIVE, vec![Value::Blobs(keys)]).await?;
+        tx.send(REVIVE, vec![Value::Blobs(keys)]).await?;
     }
     let sets = links
         .iter()
@@ -88,7 +88,7 @@ pub(super) async fn link(tx: &mut Tx, id: i64, uuid: RepositoryUuid, links: &[Li
             ]
         })
         .collect();
-    tx.execute_many(LINK, sets).await
+    tx.send_each(LINK, sets).await
 }
 
 /// Stores manifests with what they point at.
@@ -118,7 +118,7 @@ pub(super) async fn push(
             ]
         })
         .collect();
-    tx.execute_many(PUSH, sets).await?;
+    tx.send_each(PUSH, sets).await?;
     for manifest in manifests {
         insert_references(tx, id, &manifest.digest, &manifest.blobs, &manifest.children).await?;
     }
@@ -132,7 +132,7 @@ pub(super) async fn tag(tx: &mut Tx, id: i64, uuid: RepositoryUuid, tags: &[TagR
         .iter()
         .map(|tag| vec![uuid.into(), now.into(), id.into(), tag.tag.as_str().into(), tag.digest.into()])
         .collect();
-    tx.execute_many(QUEUE_UNTAGGED, untagged).await?;
+    tx.send_each(QUEUE_UNTAGGED, untagged).await?;
     let sets = tags
         .iter()
         .map(|tag| {
@@ -149,7 +149,7 @@ pub(super) async fn tag(tx: &mut Tx, id: i64, uuid: RepositoryUuid, tags: &[TagR
             ]
         })
         .collect();
-    tx.execute_many(TAG, sets).await
+    tx.send_each(TAG, sets).await
 }
 
 /// Takes away what its event took away, that and no more (hazard R4), and leaves a tombstone.
@@ -170,15 +170,15 @@ pub(super) async fn remove(tx: &mut Tx, id: i64, uuid: RepositoryUuid, removal: 
             let bound = [key.clone(), vec![position.seq.into()]].concat();
             if tx.execute(UNPUSH, bound.clone()).await? > 0 {
                 // Tags that the primary has moved on already, to a manifest that this site could not get yet.
-                tx.execute(UNTAG_ALL, bound).await?;
+                tx.send(UNTAG_ALL, bound).await?;
                 let queue = [key.clone(), vec![uuid.into(), tx.now_us().into()]].concat();
-                tx.execute(QUEUE_CHILDREN, queue).await?;
-                tx.execute(FORGET_REFERENCES, key).await?;
+                tx.send(QUEUE_CHILDREN, queue).await?;
+                tx.send(FORGET_REFERENCES, key).await?;
             }
             bury(tx, uuid, Deleted::Manifest, digest, Some(digest), removal.at_us, position).await
         }
         Removed::BlobLink(digest) => {
-            tx.execute(UNLINK, vec![id.into(), digest.into(), position.seq.into()]).await?;
+            tx.send(UNLINK, vec![id.into(), digest.into(), position.seq.into()]).await?;
             queue_candidate(tx, Candidate::Blob, uuid, digest).await?;
             bury(tx, uuid, Deleted::BlobLink, digest, Some(digest), removal.at_us, position).await
         }
@@ -194,7 +194,7 @@ async fn bury(
     at_us: i64,
     position: LogPosition,
 ) -> Result<()> {
-    tx.execute(BURY, replicated_tombstone(uuid, kind, key, digest, at_us, position)).await?;
+    tx.send(BURY, replicated_tombstone(uuid, kind, key, digest, at_us, position)).await?;
     Ok(())
 }
 

@@ -175,7 +175,7 @@ async fn a_repository_longer_than_a_page_is_summed_whole() {
         .write(|tx| {
             Box::pin(async move {
                 let rows = (0..2 * PAGE as i64).map(|n| vec![Value::Int(n), digest(0).into()]);
-                tx.execute_many(
+                tx.send_each(
                     "INSERT INTO tags (repository_id, name, digest, tagged_at_us, position_seq) \
                      SELECT id, 't' || $1, $2, 0, 1 FROM repositories",
                     rows.collect(),

@@ -1,17 +1,19 @@
-//! PostgreSQL: a pool of sessions, transactions that retry conflicts, and a connection that is never handed
-//! back in the middle of one.
+//! PostgreSQL: a pool of sessions, and transactions that retry conflicts.
+
+mod session;
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime};
 use rand::Rng;
-use tokio_postgres::{NoTls, types::ToSql};
+use tokio_postgres::NoTls;
 
+pub(crate) use self::session::PostgresSession;
 use super::{
     LogSignals, TxFuture,
     dialect::{Dialect, Texts},
     tx::{Session, Tx},
-    value::{Row, Value, from_postgres},
+    value::{Row, Value},
 };
 use crate::{Clock, Error, Result};
 
@@ -138,7 +140,7 @@ impl PostgresDb {
 
     /// A session of the pool, for statements that only PostgreSQL has (the sequencer).
     pub(crate) async fn session(&self) -> Result<PostgresSession> {
-        Ok(PostgresSession { client: Some(self.pool.get().await?), open: false })
+        Ok(PostgresSession::new(self.pool.get().await?))
     }
 
     pub(super) async fn query(&self, sql: &'static str, params: &[Value]) -> Result<Vec<Row>> {
@@ -149,9 +151,9 @@ impl PostgresDb {
     where
         F: for<'t> FnMut(&'t mut Tx) -> TxFuture<'t, T>,
     {
-        let mut tx = self.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let answer = reads(&mut tx).await;
-        end(&mut tx, "ROLLBACK").await?;
+        let (mut tx, answer) =
+            self.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", &mut reads).await?;
+        session_of(&mut tx)?.roll_back().await?;
         answer
     }
 
@@ -178,33 +180,43 @@ impl PostgresDb {
     where
         F: for<'t> FnMut(&'t mut Tx) -> TxFuture<'t, T>,
     {
-        let mut tx = self.begin("BEGIN").await?;
-        match closure(&mut tx).await {
-            Ok(answer) => {
-                end(&mut tx, "COMMIT").await?;
-                if tx.appended {
-                    self.signals.unnumbered.notify_one();
-                }
-                if let Some(head) = tx.moved_head {
-                    self.signals.head.send_replace(Some(head));
-                }
-                Ok(answer)
-            }
-            Err(error) => {
-                // A broken connection cannot roll back; dropping the session closes it, which does.
-                let _ = end(&mut tx, "ROLLBACK").await;
-                Err(error)
-            }
+        let (mut tx, answer) = self.run("BEGIN", closure).await?;
+        let committed = match answer {
+            Ok(answer) => session_of(&mut tx)?.commit().await.map(|()| answer),
+            Err(error) => Err(error),
+        };
+        if committed.is_err() {
+            // A broken connection cannot roll back; dropping the session closes it, which does.
+            let _ = session_of(&mut tx)?.roll_back().await;
+            return committed;
         }
+        if tx.appended {
+            self.signals.unnumbered.notify_one();
+        }
+        if let Some(head) = tx.moved_head {
+            self.signals.head.send_replace(Some(head));
+        }
+        committed
     }
 
-    /// A connection that died in the pool shows itself here, before anything was done: one more is tried.
+    /// Runs the closure in a transaction and leaves that open. A connection that died in the pool shows itself
+    /// before anything was done: one more is tried.
+    async fn run<T, F>(&self, begin: &'static str, closure: &mut F) -> Result<(Tx, Result<T>)>
+    where
+        F: for<'t> FnMut(&'t mut Tx) -> TxFuture<'t, T>,
+    {
+        let mut tx = self.begin(begin).await?;
+        let mut answer = closure(&mut tx).await;
+        if matches!(answer, Err(Error::Unavailable(_))) && session_of(&mut tx)?.is_unanswered() {
+            tx = self.begin(begin).await?;
+            answer = closure(&mut tx).await;
+        }
+        Ok((tx, answer))
+    }
+
     async fn begin(&self, statement: &'static str) -> Result<Tx> {
         let mut session = self.session().await?;
-        if let Err(Error::Unavailable(_)) = session.begin(statement).await {
-            session = self.session().await?;
-            session.begin(statement).await?;
-        }
+        session.begin(statement);
         Ok(Tx::new(Session::Postgres(session), Arc::clone(&self.texts), self.clock.clone()))
     }
 
@@ -213,74 +225,9 @@ impl PostgresDb {
     }
 }
 
-async fn end(tx: &mut Tx, statement: &'static str) -> Result<()> {
+fn session_of(tx: &mut Tx) -> Result<&mut PostgresSession> {
     match &mut tx.session {
-        Session::Postgres(session) => session.end(statement).await,
+        Session::Postgres(session) => Ok(session),
         Session::Sqlite(_) => Err(Error::Bug("PostgreSQL was given a SQLite session".to_owned())),
     }
-}
-
-/// One connection; while a transaction is open it cannot go back to the pool.
-#[derive(Debug)]
-pub(crate) struct PostgresSession {
-    client: Option<Object>,
-    open: bool,
-}
-
-impl PostgresSession {
-    fn client(&self) -> Result<&Object> {
-        self.client.as_ref().ok_or_else(|| Error::Bug("a session without a connection".to_owned()))
-    }
-
-    pub(crate) async fn begin(&mut self, statement: &str) -> Result<()> {
-        self.open = true;
-        if let Err(error) = self.client()?.batch_execute(statement).await {
-            drop(self.client.take().map(Object::take));
-            return Err(error.into());
-        }
-        Ok(())
-    }
-
-    pub(crate) async fn end(&mut self, statement: &str) -> Result<()> {
-        self.client()?.batch_execute(statement).await?;
-        self.open = false;
-        Ok(())
-    }
-
-    pub(crate) async fn query(&self, text: &str, params: &[Value]) -> Result<Vec<Row>> {
-        let client = self.client()?;
-        let statement = client.prepare_cached(text).await?;
-        let rows = client.query(&statement, &borrow(params)).await?;
-        rows.iter().map(from_postgres).collect()
-    }
-
-    pub(crate) async fn execute(&self, text: &str, params: &[Value]) -> Result<u64> {
-        let client = self.client()?;
-        let statement = client.prepare_cached(text).await?;
-        Ok(client.execute(&statement, &borrow(params)).await?)
-    }
-
-    pub(super) async fn script(&self, text: &str) -> Result<()> {
-        Ok(self.client()?.batch_execute(text).await?)
-    }
-
-    /// Runs a statement with native parameters, for types that [`Value`] has no word for.
-    pub(crate) async fn execute_native(&self, text: &str, params: &[&(dyn ToSql + Sync)]) -> Result<u64> {
-        let client = self.client()?;
-        let statement = client.prepare_cached(text).await?;
-        Ok(client.execute(&statement, params).await?)
-    }
-}
-
-impl Drop for PostgresSession {
-    fn drop(&mut self) {
-        if self.open {
-            // Cancelled inside a transaction: closing the connection rolls it back.
-            drop(self.client.take().map(Object::take));
-        }
-    }
-}
-
-fn borrow(params: &[Value]) -> Vec<&(dyn ToSql + Sync)> {
-    params.iter().map(|value| value as &(dyn ToSql + Sync)).collect()
 }

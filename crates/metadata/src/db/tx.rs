@@ -1,6 +1,5 @@
 //! A transaction: statements, the right to originate events, and appending them.
 
-use futures_util::future::try_join_all;
 use rusqlite::Connection;
 
 use super::{
@@ -88,7 +87,7 @@ impl Tx {
     /// Runs a statement; how many rows it changed.
     pub(crate) async fn execute(&mut self, sql: &'static str, params: Vec<Value>) -> Result<u64> {
         let text = self.texts.of(sql);
-        match &self.session {
+        match &mut self.session {
             Session::Sqlite(connection) => {
                 let changed =
                     connection.prepare_cached(&text)?.execute(rusqlite::params_from_iter(params.iter()))?;
@@ -98,10 +97,16 @@ impl Tx {
         }
     }
 
-    /// Runs one statement for each set of parameters; on PostgreSQL without waiting in between.
-    pub(crate) async fn execute_many(&mut self, sql: &'static str, sets: Vec<Vec<Value>>) -> Result<()> {
+    /// Runs a statement whose answer nobody needs. On PostgreSQL its error may come with a later statement, or with
+    /// the commit: the transaction fails either way.
+    pub(crate) async fn send(&mut self, sql: &'static str, params: Vec<Value>) -> Result<()> {
+        self.send_each(sql, vec![params]).await
+    }
+
+    /// [`Self::send`] for each set of parameters.
+    pub(crate) async fn send_each(&mut self, sql: &'static str, sets: Vec<Vec<Value>>) -> Result<()> {
         let text = self.texts.of(sql);
-        match &self.session {
+        match &mut self.session {
             Session::Sqlite(connection) => {
                 let mut statement = connection.prepare_cached(&text)?;
                 for params in &sets {
@@ -109,7 +114,9 @@ impl Tx {
                 }
             }
             Session::Postgres(session) => {
-                try_join_all(sets.iter().map(|params| session.execute(&text, params))).await?;
+                for params in sets {
+                    session.send(Arc::clone(&text), params).await?;
+                }
             }
         }
         Ok(())
@@ -118,9 +125,27 @@ impl Tx {
     /// Reads rows.
     pub(crate) async fn query(&mut self, sql: &'static str, params: Vec<Value>) -> Result<Vec<Row>> {
         let text = self.texts.of(sql);
-        match &self.session {
+        match &mut self.session {
             Session::Sqlite(connection) => query_sqlite(connection, &text, &params),
             Session::Postgres(session) => session.query(&text, &params).await,
+        }
+    }
+
+    /// Several reads in this order; on PostgreSQL without waiting in between.
+    pub(crate) async fn query_each(
+        &mut self,
+        reads: Vec<(&'static str, Vec<Value>)>,
+    ) -> Result<Vec<Vec<Row>>> {
+        match &mut self.session {
+            Session::Sqlite(connection) => reads
+                .iter()
+                .map(|(sql, params)| query_sqlite(connection, &self.texts.of(sql), params))
+                .collect(),
+            Session::Postgres(session) => {
+                let reads: Vec<_> =
+                    reads.into_iter().map(|(sql, params)| (self.texts.of(sql), params)).collect();
+                session.query_each(&reads).await
+            }
         }
     }
 
@@ -131,7 +156,7 @@ impl Tx {
 
     /// Runs a script of several statements without parameters.
     pub(crate) async fn script(&mut self, sql: &'static str) -> Result<()> {
-        match &self.session {
+        match &mut self.session {
             Session::Sqlite(connection) => Ok(connection.execute_batch(sql)?),
             Session::Postgres(session) => session.script(sql).await,
         }
@@ -143,14 +168,26 @@ impl Tx {
     /// # Errors
     /// [`Error::NotPrimary`] names the primary; [`Error::Halted`] says why writes stopped.
     pub(crate) async fn guard_origin(&mut self) -> Result<Origin> {
+        Ok(self.guard_origin_and(vec![]).await?.0)
+    }
+
+    /// [`Self::guard_origin`], and the first reads of the transaction, which take their locks after it.
+    pub(crate) async fn guard_origin_and(
+        &mut self,
+        reads: Vec<(&'static str, Vec<Value>)>,
+    ) -> Result<(Origin, Vec<Vec<Row>>)> {
         const SITE: &str = "SELECT s.role, s.name, s.halted, s.primary_name, s.primary_url, s.highest_epoch, \
              s.highest_epoch_owner, h.epoch, h.owner FROM site s, log_head h WHERE s.id = 1 AND h.id = 1";
         if self.dialect() == Dialect::Postgres {
-            self.query("SELECT pg_advisory_xact_lock_shared($1)", vec![ROLE_LOCK.into()]).await?;
+            self.send("SELECT pg_advisory_xact_lock_shared($1)", vec![ROLE_LOCK.into()]).await?;
         }
-        let row = self
-            .query_opt(SITE, vec![])
-            .await?
+        // The lock is held before the row is read: PostgreSQL gives each statement a snapshot of its own.
+        let mut answers = self.query_each([vec![(SITE, vec![])], reads].concat()).await?;
+        let rest = answers.split_off(1);
+        let row = answers
+            .into_iter()
+            .flatten()
+            .next()
             .ok_or_else(|| Error::Corrupt("the site has no identity row".to_owned()))?;
         if row.text(0)? != "primary" {
             return Err(Error::NotPrimary { primary_name: row.opt_text(3)?, primary_url: row.opt_text(4)? });
@@ -166,13 +203,13 @@ impl Tx {
                 highest.number, highest.owner, own.number, own.owner
             )));
         }
-        Ok(Origin { site: row.opt_text(1)?.unwrap_or_default(), at_us: self.now_us() })
+        Ok((Origin { site: row.opt_text(1)?.unwrap_or_default(), at_us: self.now_us() }, rest))
     }
 
     /// Excludes every transaction that originates events, until this one ends. SQLite: the writer is alone already.
     pub(crate) async fn lock_role(&mut self) -> Result<()> {
         if self.dialect() == Dialect::Postgres {
-            self.query("SELECT pg_advisory_xact_lock($1)", vec![ROLE_LOCK.into()]).await?;
+            self.send("SELECT pg_advisory_xact_lock($1)", vec![ROLE_LOCK.into()]).await?;
         }
         Ok(())
     }
@@ -180,7 +217,7 @@ impl Tx {
     /// Excludes other transactions that lock the same name, until this one ends: for rows that may not exist yet.
     pub(crate) async fn lock_name(&mut self, name: &str) -> Result<()> {
         if self.dialect() == Dialect::Postgres {
-            self.query(
+            self.send(
                 "SELECT pg_advisory_xact_lock(CAST($1 AS INT), hashtext($2))",
                 vec![NAME_LOCK_CLASS.into(), name.into()],
             )
@@ -192,27 +229,36 @@ impl Tx {
     /// Appends an event to the log. Every row lock of the change is held already: the id is taken here,
     /// and the order of ids has to agree with the order of conflicting changes.
     pub(crate) async fn append(&mut self, event: &Event) -> Result<Change> {
-        let body = event.encode()?;
-        let repository = Value::from(event.repository);
+        let change = self.append_each(std::slice::from_ref(event)).await?.pop();
+        change.ok_or_else(no_id)
+    }
+
+    /// [`Self::append`] for several events, in this order.
+    pub(crate) async fn append_each(&mut self, events: &[Event]) -> Result<Vec<Change>> {
+        const INSERT: &str = "INSERT INTO events (repository, body) VALUES ($1, $2) RETURNING event_id";
         match self.dialect() {
             Dialect::Postgres => {
-                let row = self
-                    .query_opt(
-                        "INSERT INTO events (repository, body) VALUES ($1, $2) RETURNING event_id",
-                        vec![repository, body.into()],
-                    )
-                    .await?
-                    .ok_or_else(|| Error::Bug("an insert returned no id".to_owned()))?;
-                self.appended = true;
-                Ok(Change { event_id: row.int(0)?, position: None })
+                let mut inserts = Vec::with_capacity(events.len());
+                for event in events {
+                    inserts.push((INSERT, vec![event.repository.into(), event.encode()?.into()]));
+                }
+                let answers = self.query_each(inserts).await?;
+                self.appended |= !events.is_empty();
+                let ids = answers.iter().map(|rows| rows.first().ok_or_else(no_id)?.int(0));
+                ids.map(|id| Ok(Change { event_id: id?, position: None })).collect()
             }
             Dialect::Sqlite => {
-                let head = self.log_head().await?;
-                let position = LogPosition { epoch: head.position.epoch, seq: head.position.seq + 1 };
-                let hash = chain(&head.hash, &position, &body);
-                let change = self.store_event(repository, &body, position, hash).await?;
-                self.set_head(&LogHead { position, hash }).await?;
-                Ok(change)
+                let mut head = self.log_head().await?;
+                let mut changes = Vec::with_capacity(events.len());
+                for event in events {
+                    let body = event.encode()?;
+                    let position = LogPosition { epoch: head.position.epoch, seq: head.position.seq + 1 };
+                    head = LogHead { position, hash: chain(&head.hash, &position, &body) };
+                    changes
+                        .push(self.store_event(event.repository.into(), &body, position, head.hash).await?);
+                }
+                self.set_head(&head).await?;
+                Ok(changes)
             }
         }
     }
@@ -239,7 +285,7 @@ impl Tx {
                 ],
             )
             .await?
-            .ok_or_else(|| Error::Bug("an insert returned no id".to_owned()))?;
+            .ok_or_else(no_id)?;
         Ok(Change { event_id: row.int(0)?, position: Some(position) })
     }
 
@@ -254,7 +300,7 @@ impl Tx {
 
     /// Moves the head of the log; readers are told after the commit.
     pub(crate) async fn set_head(&mut self, head: &LogHead) -> Result<()> {
-        self.execute(
+        self.send(
             "UPDATE log_head SET epoch = $1, owner = $2, seq = $3, hash = $4 WHERE id = 1",
             vec![
                 head.position.epoch.number.into(),
@@ -267,6 +313,10 @@ impl Tx {
         self.moved_head = Some(*head);
         Ok(())
     }
+}
+
+fn no_id() -> Error {
+    Error::Bug("an insert returned no id".to_owned())
 }
 
 /// A head from the columns `epoch, owner, seq, hash`.

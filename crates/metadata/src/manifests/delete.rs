@@ -83,10 +83,10 @@ async fn delete_step(tx: &mut Tx, name: &RepositoryName, digest: &Digest, actor:
         Candidate::Link.as_str().into(),
         Candidate::Manifest.as_str().into(),
     ]);
-    tx.execute(QUEUE_CHILDREN, queue).await?;
-    tx.execute("DELETE FROM manifest_references WHERE repository_id = $1 AND manifest = $2", key.clone())
+    tx.send(QUEUE_CHILDREN, queue).await?;
+    tx.send("DELETE FROM manifest_references WHERE repository_id = $1 AND manifest = $2", key.clone())
         .await?;
-    tx.execute("DELETE FROM manifests WHERE repository_id = $1 AND digest = $2", key).await?;
+    tx.send("DELETE FROM manifests WHERE repository_id = $1 AND digest = $2", key).await?;
     bury(tx, repository.uuid, Deleted::Manifest, digest, Some(digest), &change).await?;
     Ok(Step::Gone)
 }

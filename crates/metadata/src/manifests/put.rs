@@ -12,8 +12,8 @@ use super::{PutManifest, PutOutcome};
 use crate::{
     Error, Event, EventKind, Result,
     blobs::LINKS_LOCK_SHARED,
-    db::{Db, Origin, Tx, Value},
-    repositories::{Repository, lock_or_create},
+    db::{Change, Db, Origin, Tx, Value},
+    repositories::{Repository, Target, enter},
     tags,
 };
 
@@ -42,48 +42,65 @@ pub(super) async fn put_manifest(db: &Db, mut put: PutManifest) -> Result<PutOut
 }
 
 async fn push(tx: &mut Tx, put: &PutManifest) -> Result<PutOutcome> {
-    let origin = tx.guard_origin().await?;
-    let target = lock_or_create(tx, &put.repository).await?;
+    let (origin, target) = enter(tx, &put.repository).await?;
     let repository = &target.repository;
-    lock_links(tx, repository, &put.blobs).await?;
-    // Nobody else sees a repository that this transaction made: there is nothing in it to lock.
-    let known = !target.created && lock_manifest(tx, repository, &put.digest).await?;
-    let previous =
-        if target.created { BTreeMap::new() } else { tags::lock(tx, repository, &put.tags).await? };
+    let Held { known, previous } = lock(tx, &target, put).await?;
 
     target.log_creation(tx, &origin, &put.actor).await?;
+    let mut events = Vec::with_capacity(1 + put.tags.len());
     if !known {
-        insert(tx, &origin, repository, put).await?;
+        events.push(manifest_event(&origin, EventKind::ManifestPushed, repository, put));
     }
-    for tag in &put.tags {
-        let previous = previous.get(tag).copied();
-        if previous != Some(put.digest) {
-            tags::set(tx, repository, tag_event(&origin, repository, put, tag, previous)).await?;
+    let moved = put.tags.iter().filter(|tag| previous.get(*tag) != Some(&put.digest));
+    events.extend(moved.map(|tag| tag_event(&origin, repository, put, tag, previous.get(tag).copied())));
+    let changes = tx.append_each(&events).await?;
+    for (event, change) in events.iter().zip(&changes) {
+        match event.kind {
+            EventKind::TagSet => tags::set(tx, repository, event, change).await?,
+            _ => insert(tx, repository, put, change).await?,
         }
     }
     Ok(PutOutcome { created: !known })
 }
 
-/// Makes the blobs' links stay until the transaction ends; all that are missing are named at once.
-async fn lock_links(tx: &mut Tx, repository: &Repository, blobs: &[Digest]) -> Result<()> {
-    if blobs.is_empty() {
-        return Ok(());
+/// What was there when the locks of a push were had.
+struct Held {
+    /// The manifest itself.
+    known: bool,
+    previous: BTreeMap<Tag, Digest>,
+}
+
+/// Takes every lock of a push: other pushes of this manifest or these tags wait, and what it names stays, until the
+/// transaction ends. Names come before rows, as a deletion takes rows alone. All blobs that are missing are named.
+async fn lock(tx: &mut Tx, target: &Target, put: &PutManifest) -> Result<Held> {
+    let id = target.repository.id;
+    let keys = put.blobs.iter().map(Digest::to_key).collect();
+    let mut reads = vec![(LINKS_LOCK_SHARED, vec![id.into(), Value::Blobs(keys)])];
+    // Nobody else sees a repository that this transaction made: there is nothing in it to lock.
+    if !target.created {
+        tx.lock_name(&format!("manifest:{id}:{}", put.digest)).await?;
+        tags::lock_names(tx, id, &put.tags).await?;
+        reads.push((LOCK_SHARED, vec![id.into(), put.digest.into()]));
+        reads.extend(put.tags.iter().map(|tag| (tags::LOCK, vec![id.into(), tag.as_str().into()])));
     }
-    let keys = blobs.iter().map(Digest::to_key).collect();
-    let rows = tx.query(LINKS_LOCK_SHARED, vec![repository.id.into(), Value::Blobs(keys)]).await?;
-    let linked = rows.iter().map(|row| row.digest(0)).collect::<Result<BTreeSet<_>>>()?;
-    let missing: Vec<Digest> = blobs.iter().filter(|digest| !linked.contains(digest)).copied().collect();
-    if missing.is_empty() { Ok(()) } else { Err(Error::BlobsUnknown(missing)) }
+    let mut answers = tx.query_each(reads).await?.into_iter();
+    let links = answers.next().unwrap_or_default();
+    let linked = links.iter().map(|row| row.digest(0)).collect::<Result<BTreeSet<_>>>()?;
+    let missing: Vec<Digest> = put.blobs.iter().filter(|digest| !linked.contains(digest)).copied().collect();
+    if !missing.is_empty() {
+        return Err(Error::BlobsUnknown(missing));
+    }
+    let known = answers.next().is_some_and(|rows| !rows.is_empty());
+    let mut previous = BTreeMap::new();
+    for (tag, rows) in put.tags.iter().zip(answers) {
+        if let Some(row) = rows.first() {
+            previous.insert(tag.clone(), row.digest(0)?);
+        }
+    }
+    Ok(Held { known, previous })
 }
 
-/// Excludes other pushes of this manifest, and its deletion; whether it is there.
-async fn lock_manifest(tx: &mut Tx, repository: &Repository, digest: &Digest) -> Result<bool> {
-    tx.lock_name(&format!("manifest:{}:{digest}", repository.id)).await?;
-    Ok(tx.query_opt(LOCK_SHARED, vec![repository.id.into(), digest.into()]).await?.is_some())
-}
-
-async fn insert(tx: &mut Tx, origin: &Origin, repository: &Repository, put: &PutManifest) -> Result<()> {
-    let change = tx.append(&manifest_event(origin, EventKind::ManifestPushed, repository, put)).await?;
+async fn insert(tx: &mut Tx, repository: &Repository, put: &PutManifest, change: &Change) -> Result<()> {
     let mut params: Vec<Value> = vec![
         repository.id.into(),
         put.digest.into(),
@@ -96,7 +113,7 @@ async fn insert(tx: &mut Tx, origin: &Origin, repository: &Repository, put: &Put
         tx.now_us().into(),
     ];
     params.extend(change.columns());
-    tx.execute(INSERT, params).await?;
+    tx.send(INSERT, params).await?;
     insert_references(tx, repository.id, &put.digest, &put.blobs, &put.manifests).await
 }
 
@@ -114,7 +131,7 @@ pub(crate) async fn insert_references(
         .chain(manifests)
         .map(|(child, kind)| vec![repository_id.into(), manifest.into(), child.into(), kind.into()])
         .collect();
-    tx.execute_many(INSERT_REFERENCE, sets).await
+    tx.send_each(INSERT_REFERENCE, sets).await
 }
 
 fn manifest_event(origin: &Origin, kind: EventKind, repository: &Repository, put: &PutManifest) -> Event {

@@ -110,7 +110,7 @@ impl Metadata {
                     .iter()
                     .map(|(digest, size)| vec![digest.into(), (*size).into(), now.into()])
                     .collect();
-                Box::pin(async move { tx.execute_many(STORE, rows).await })
+                Box::pin(async move { tx.send_each(STORE, rows).await })
             })
             .await
     }

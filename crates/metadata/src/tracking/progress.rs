@@ -192,10 +192,10 @@ async fn track_page(
     let rows = fresh()
         .map(|r| vec![r.uuid.into(), (&r.path).into(), now.into(), epoch.into(), r.position_seq.into()])
         .collect();
-    tx.execute_many(INSERT, rows).await?;
+    tx.send_each(INSERT, rows).await?;
     let tracked =
         fresh().map(|r| vec![r.uuid.into(), (&r.path).into(), head_seq.into(), now.into()]).collect();
-    tx.execute_many(TRACK, tracked).await?;
+    tx.send_each(TRACK, tracked).await?;
     tx.execute(ADVANCE, vec![after_path.into(), finished.then_some(now).into()]).await?;
     Ok(())
 }
