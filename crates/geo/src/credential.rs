@@ -2,13 +2,19 @@
 //!
 //! **Architecture invariant:** a site is who its key says: nothing a caller sends picks the key, the algorithm or the clock.
 
+mod seen;
+
+use std::sync::Arc;
+
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
+use tokio::sync::OnceCell;
 use twinport_metadata::{Federation, Incarnation, Metadata, SiteRecord, SiteState};
 use uuid::Uuid;
 
+use self::seen::Seen;
 use crate::{Error, Refusal, RefusalCode, Result, protocol::CLOCK_TOLERANCE_US};
 
 /// How long a credential is good for, in seconds; a verifier takes none that claims more.
@@ -126,13 +132,16 @@ pub struct Peer {
 #[derive(Clone)]
 pub struct CredentialVerifier {
     metadata: Metadata,
+    /// Read once: a site that others may call has no way to another federation.
+    federation: Arc<OnceCell<Federation>>,
+    seen: Arc<Seen>,
 }
 
 impl CredentialVerifier {
     /// A verifier over the sites of `metadata`.
     #[must_use]
     pub fn new(metadata: Metadata) -> Self {
-        Self { metadata }
+        Self { metadata, federation: Arc::default(), seen: Arc::default() }
     }
 
     /// The site behind an `Authorization` header, if its credential carries `scope`.
@@ -153,8 +162,16 @@ impl CredentialVerifier {
         let site = self.metadata.site_record(incarnation).await?.ok_or_else(|| {
             invalid("no site with this incarnation has joined: join it with a token of `twinport site add`")
         })?;
-        let federation = self.metadata.site().await?.federation;
-        let claims = decode(token, &site.public_key)?;
+        let read = async || self.metadata.site().await.map(|own| own.federation);
+        let federation = *self.federation.get_or_try_init(read).await?;
+        let claims = match self.seen.claims(token, &site.public_key) {
+            Some(claims) => claims,
+            None => {
+                let claims = decode(token, &site.public_key)?;
+                self.seen.remember(token, &site.public_key, &claims);
+                claims
+            }
+        };
         check(&claims, incarnation, federation, self.metadata.clock().now_us())?;
         // Only after the signature: whoever cannot sign learns nothing about who was removed.
         if site.state == SiteState::Removed {

@@ -8,7 +8,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::task::JoinHandle;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, sleep_until, timeout},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -19,6 +22,9 @@ use crate::{
 
 /// How long a pass may take events that nobody announced: commits of other nodes.
 const POLL: Duration = Duration::from_millis(15);
+/// Passes of the background begin this far apart at least: commits of a busy site share one, and with it the work that
+/// every follower of the log has with each. What waits for a number by itself does not wait for this.
+const GATHER: Duration = Duration::from_millis(20);
 /// How long a sequencer that stopped keeps others from polling, microseconds.
 const LEASE_US: i64 = 3_000_000;
 /// Events numbered in one transaction.
@@ -68,15 +74,19 @@ impl Drop for Sequencer {
 }
 
 async fn number_for_ever(db: Arc<PostgresDb>, node: Uuid) {
+    let mut passed: Option<Instant> = None;
     loop {
         // A commit of this node wakes it at once; those of others are seen by the poll.
-        let announced = tokio::time::timeout(POLL, db.signals().unnumbered.notified()).await.is_ok();
-        match tick(&db, node, announced).await {
-            Ok(()) => {}
-            Err(error) => {
-                tracing::warn!(%error, "events could not be numbered, trying again");
-                tokio::time::sleep(Duration::from_millis(500)).await;
+        let announced = timeout(POLL, db.signals().unnumbered.notified()).await.is_ok();
+        if announced {
+            if let Some(passed) = passed {
+                sleep_until(passed + GATHER).await;
             }
+            passed = Some(Instant::now());
+        }
+        if let Err(error) = tick(&db, node, announced).await {
+            tracing::warn!(%error, "events could not be numbered, trying again");
+            sleep(Duration::from_millis(500)).await;
         }
     }
 }
@@ -170,18 +180,18 @@ fn publish(db: &PostgresDb, head: LogHead) {
 async fn stamp_for_ever(db: Arc<PostgresDb>) {
     let mut moved = db.signals().head.subscribe();
     loop {
-        tokio::time::sleep(STAMP_EVERY).await;
+        sleep(STAMP_EVERY).await;
         match stamp(&db).await {
             // Nothing to stamp until the log moves, but for rows that were locked and skipped.
             Ok(0) => {
-                if let Ok(Err(_)) = tokio::time::timeout(LOCKED_ROWS_AGAIN, moved.changed()).await {
+                if let Ok(Err(_)) = timeout(LOCKED_ROWS_AGAIN, moved.changed()).await {
                     return;
                 }
             }
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%error, "row positions could not be stamped, trying again");
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                sleep(Duration::from_secs(1)).await;
             }
         }
     }
@@ -193,16 +203,17 @@ async fn stamp(db: &PostgresDb) -> Result<u64> {
     session.begin("BEGIN");
     // A stamp that is lost with the server is made again: it is derived from the log.
     session.send("SET LOCAL synchronous_commit = off".into(), vec![]).await?;
-    let mut stamped = 0;
-    for table in TABLES {
-        let text = format!(
-            "UPDATE {table} SET position_epoch = e.epoch, position_seq = e.seq FROM events e, \
-             (SELECT ctid AS row, change FROM {table} WHERE position_seq IS NULL AND change IS NOT NULL \
-              ORDER BY change LIMIT 2000 FOR NO KEY UPDATE SKIP LOCKED) waiting \
-             WHERE {table}.ctid = waiting.row AND e.event_id = waiting.change AND e.seq IS NOT NULL"
-        );
-        stamped += session.execute(&text, &[]).await?;
-    }
+    let updates: Vec<_> = TABLES.iter().map(|table| (stamping(table).into(), vec![])).collect();
+    let stamped = session.query_each(&updates).await?.iter().map(|rows| rows.len() as u64).sum();
     session.commit().await?;
     Ok(stamped)
+}
+
+fn stamping(table: &str) -> String {
+    format!(
+        "UPDATE {table} SET position_epoch = e.epoch, position_seq = e.seq FROM events e, \
+         (SELECT ctid AS row, change FROM {table} WHERE position_seq IS NULL AND change IS NOT NULL \
+          ORDER BY change LIMIT 2000 FOR NO KEY UPDATE SKIP LOCKED) waiting \
+         WHERE {table}.ctid = waiting.row AND e.event_id = waiting.change AND e.seq IS NOT NULL RETURNING 1"
+    )
 }
