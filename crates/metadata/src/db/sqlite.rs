@@ -14,6 +14,7 @@ use std::{
     },
     task::{Context, Poll, Waker},
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -30,6 +31,9 @@ use crate::{Clock, Error, Result};
 
 /// Closures that share one COMMIT at most. Each is bounded in rows, so a batch is bounded in time.
 const MAX_BATCH: usize = 512;
+/// While several callers write at once, a commit waits this long for one more of them: a shared COMMIT costs little more
+/// than one's own. A caller alone never waits.
+const GATHER: Duration = Duration::from_micros(500);
 /// Read connections kept open; more are opened for a burst and closed after it.
 const IDLE_READERS: usize = 4;
 /// Prepared statements kept per connection.
@@ -247,17 +251,15 @@ struct Writer {
 impl Writer {
     fn run(mut self, queue: &Receiver<Box<dyn Job>>) {
         let mut waiting = VecDeque::new();
+        let mut shared = 1;
         loop {
             if waiting.is_empty() {
                 let Ok(job) = queue.recv() else { break };
                 waiting.push_back(job);
             }
-            while waiting.len() < MAX_BATCH
-                && let Ok(job) = queue.try_recv()
-            {
-                waiting.push_back(job);
-            }
+            gather(queue, &mut waiting, if shared > 1 { shared + 1 } else { 1 });
             let batch = next_batch(&mut waiting);
+            shared = batch.len();
             self.commit(batch);
         }
         // Leaves one file behind where it can; a failure costs only time at the next start.
@@ -339,6 +341,21 @@ impl Writer {
                 Err(Error::Bug("the SQLite writer holds a PostgreSQL session".to_owned()))
             }
         }
+    }
+}
+
+/// Takes what is in the queue, and waits a moment where that is less than `wanted`.
+fn gather(queue: &Receiver<Box<dyn Job>>, waiting: &mut VecDeque<Box<dyn Job>>, wanted: usize) {
+    let until = Instant::now() + GATHER;
+    while waiting.len() < MAX_BATCH {
+        let next = match queue.try_recv() {
+            Err(_) if waiting.len() < wanted => {
+                queue.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
+            }
+            next => next.ok(),
+        };
+        let Some(job) = next else { break };
+        waiting.push_back(job);
     }
 }
 

@@ -70,17 +70,19 @@ struct Held {
     previous: BTreeMap<Tag, Digest>,
 }
 
-/// Takes every lock of a push: other pushes of this manifest or these tags wait, and what it names stays, until the
-/// transaction ends. Names come before rows, as a deletion takes rows alone. All blobs that are missing are named.
+/// Takes every lock of a push: what it names stays until the transaction ends, and other pushes that would make the same
+/// manifest or move the same tags wait. Tags on a manifest that is there already wait for no other tag. Locks on names
+/// are taken by pushes alone, tags' first; of rows, manifests come before tags, as a deletion takes them. All blobs that
+/// are missing are named.
 async fn lock(tx: &mut Tx, target: &Target, put: &PutManifest) -> Result<Held> {
     let id = target.repository.id;
+    let manifest = || (LOCK_SHARED, vec![id.into(), put.digest.into()]);
     let keys = put.blobs.iter().map(Digest::to_key).collect();
     let mut reads = vec![(LINKS_LOCK_SHARED, vec![id.into(), Value::Blobs(keys)])];
     // Nobody else sees a repository that this transaction made: there is nothing in it to lock.
     if !target.created {
-        tx.lock_name(&format!("manifest:{id}:{}", put.digest)).await?;
         tags::lock_names(tx, id, &put.tags).await?;
-        reads.push((LOCK_SHARED, vec![id.into(), put.digest.into()]));
+        reads.push(manifest());
         reads.extend(put.tags.iter().map(|tag| (tags::LOCK, vec![id.into(), tag.as_str().into()])));
     }
     let mut answers = tx.query_each(reads).await?.into_iter();
@@ -90,7 +92,12 @@ async fn lock(tx: &mut Tx, target: &Target, put: &PutManifest) -> Result<Held> {
     if !missing.is_empty() {
         return Err(Error::BlobsUnknown(missing));
     }
-    let known = answers.next().is_some_and(|rows| !rows.is_empty());
+    let mut known = answers.next().is_some_and(|rows| !rows.is_empty());
+    if !known && !target.created {
+        tx.lock_name(&format!("manifest:{id}:{}", put.digest)).await?;
+        // Whoever held the name before may have made it.
+        known = tx.query_each(vec![manifest()]).await?.iter().any(|rows| !rows.is_empty());
+    }
     let mut previous = BTreeMap::new();
     for (tag, rows) in put.tags.iter().zip(answers) {
         if let Some(row) = rows.first() {
