@@ -21,10 +21,10 @@ build_tests() {
 # run_one NAME TEST: one test of tests/NAME.rs, with all that it says.
 run_one() { RUST_BACKTRACE=0 "${test_programs[$1]}" --exact "$2" --nocapture --test-threads=1 2>&1; }
 
-# run_tests NAME: every test of tests/NAME.rs, one after the other. What a passing one prints is kept as talk.
+# run_tests NAME [PART]: every test of tests/NAME.rs (with PART in its name), one after the other. What a passing one prints is kept as talk.
 run_tests() {
   local name=$1 test out status started
-  for test in $("${test_programs[$name]}" --list --format terse | sed -n 's/: test$//p'); do
+  for test in $("${test_programs[$name]}" --list --format terse ${2:+"$2"} | sed -n 's/: test$//p'); do
     status=0 started=$SECONDS
     out=$(run_one "$name" "$test") || status=$?
     # The harness names the test before what the test prints first.

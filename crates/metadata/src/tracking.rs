@@ -98,14 +98,16 @@ impl Metadata {
             .await
     }
 
-    /// Whether there is anything that [`Self::lease_due`] could take. A read: it costs no commit.
+    /// Whether there is anything that [`Self::lease_due`] could take. A read: it costs no commit. Ordered, though one
+    /// row will do: PostgreSQL would hope to meet one early in the whole table, and where none is due there is none.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn anything_due(&self, lease: Lease) -> Result<bool> {
         const DUE: &str = "SELECT 1 FROM tracked_repositories WHERE state <> 'synced' \
              AND (next_attempt_us <= $1 OR next_attempt_us > $2) \
-             AND (lease_holder IS NULL OR lease_until_us <= $1 OR lease_until_us > $3) LIMIT 1";
+             AND (lease_holder IS NULL OR lease_until_us <= $1 OR lease_until_us > $3) \
+             ORDER BY needs_listing, next_attempt_us LIMIT 1";
         let now = self.clock().now_us();
         let params = vec![now.into(), (now + FARTHEST_RETRY_US).into(), lapsed_beyond(now, lease).into()];
         Ok(self.db.query_opt(DUE, params).await?.is_some())

@@ -215,8 +215,9 @@ CREATE TABLE tracked_repositories (
   verified_seq BIGINT,
   checked_at_us BIGINT
 );
-CREATE INDEX tracked_repositories_due ON tracked_repositories (next_attempt_us) WHERE state <> 'synced';
-CREATE INDEX tracked_repositories_unchecked ON tracked_repositories (checked_at_us) WHERE verification = 'pending';
+CREATE INDEX tracked_repositories_due ON tracked_repositories (needs_listing, next_attempt_us) WHERE state <> 'synced';
+CREATE INDEX tracked_repositories_unchecked ON tracked_repositories (checked_at_us)
+  WHERE verification = 'pending' AND state = 'synced';
 CREATE TABLE tracked_items (
   repository BLOB NOT NULL,
   kind TEXT NOT NULL,

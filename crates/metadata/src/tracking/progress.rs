@@ -84,8 +84,7 @@ impl Metadata {
     pub async fn processed_seq(&self) -> Result<Option<i64>> {
         const LISTING: &str = "SELECT (SELECT seq FROM log_head WHERE id = 1), \
              (SELECT COUNT(*) FROM backfill WHERE finished_at_us IS NULL), \
-             (SELECT COUNT(*) FROM (SELECT 1 FROM tracked_repositories \
-                WHERE state <> 'synced' AND needs_listing = 1 LIMIT 1) l)";
+             COALESCE((SELECT MAX(needs_listing) FROM tracked_repositories WHERE state <> 'synced'), 0)";
         const FIRST: &str = "SELECT (SELECT MIN(applied_seq) FROM tracked_repositories \
              WHERE state <> 'synced' AND dirty_seq > applied_seq), \
              (SELECT MIN(position_seq) - 1 FROM tracked_items WHERE state <> 'synced')";
