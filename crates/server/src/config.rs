@@ -7,7 +7,9 @@ mod environment;
 mod resolve;
 mod schema;
 mod show;
+mod tls;
 mod tree;
+mod trusted_proxies;
 
 use std::{
     fmt,
@@ -18,6 +20,8 @@ use std::{
 
 use url::Url;
 
+pub use self::tls::{ClientAuth, TlsConfig, TlsVersion};
+pub use self::trusted_proxies::TrustedProxies;
 use self::{
     check::Findings,
     tree::{Node, Origin},
@@ -44,13 +48,19 @@ pub struct Config {
 /// `http`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpConfig {
-    pub addr: ListenAddress,
+    pub addr: MainAddress,
     /// The external URL, where one was given.
     pub host: Option<Url>,
     /// Locations without a host, for proxies that do not pass it on.
     pub relative_urls: bool,
+    /// `/registry`: what every path begins with. Empty for none.
+    pub prefix: String,
+    /// Who is believed about the address that a client used.
+    pub trusted_proxies: TrustedProxies,
     /// How long requests in flight may go on after SIGTERM.
     pub drain_timeout: Duration,
+    /// None: plain HTTP.
+    pub tls: Option<TlsConfig>,
     pub debug: Option<DebugConfig>,
 }
 
@@ -135,6 +145,34 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
+    }
+}
+
+/// Where clients reach the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MainAddress {
+    Tcp(ListenAddress),
+    /// The path of a socket file.
+    Unix(PathBuf),
+}
+
+impl MainAddress {
+    /// Whether only this machine can reach it.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for MainAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
     }
 }
 

@@ -9,6 +9,8 @@ use serde::Deserialize;
 use twinport_metadata::{Actor, Incarnation};
 use twinport_oci::RepositoryName;
 
+use crate::listener::ClientCertificate;
+
 /// No credential of a site is longer.
 const MAX_CREDENTIAL: usize = 8 << 10;
 /// A correlation id longer than this is not kept.
@@ -30,10 +32,14 @@ pub enum Access {
 }
 
 impl Access {
-    /// Reads the credentials of a request.
-    pub fn grant(&self, headers: &HeaderMap) -> Grant {
+    /// Reads the credentials of a request, which came over a connection that showed this certificate or none.
+    pub fn grant(&self, headers: &HeaderMap, certificate: Option<&ClientCertificate>) -> Grant {
         match self {
-            Access::Open => Grant { site: site_credential(headers), correlation: correlation(headers) },
+            Access::Open => Grant {
+                site: site_credential(headers),
+                certificate: certificate.cloned(),
+                correlation: correlation(headers),
+            },
         }
     }
 }
@@ -42,6 +48,7 @@ impl Access {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     site: Option<Incarnation>,
+    certificate: Option<ClientCertificate>,
     correlation: Option<String>,
 }
 
@@ -58,9 +65,12 @@ impl Grant {
 
     /// Who goes into the event of a change, with the request's correlation id.
     pub fn actor(&self) -> Actor {
-        let actor = match self.site {
-            None => Actor::anonymous(),
-            Some(site) => Actor { name: format!("site {site}"), correlation: None },
+        let actor = match (self.site, &self.certificate) {
+            (Some(site), _) => Actor { name: format!("site {site}"), correlation: None },
+            (None, Some(certificate)) => {
+                Actor { name: format!("certificate {}", certificate.name()), correlation: None }
+            }
+            (None, None) => Actor::anonymous(),
         };
         match &self.correlation {
             None => actor,
@@ -102,7 +112,7 @@ mod tests {
         if let Some(value) = authorization {
             headers.insert(AUTHORIZATION, value.parse().unwrap());
         }
-        Access::Open.grant(&headers)
+        Access::Open.grant(&headers, None)
     }
 
     #[test]
@@ -138,7 +148,7 @@ mod tests {
     fn only_a_sound_correlation_id_is_kept() {
         let with = |id: &str| {
             let headers = HeaderMap::from_iter([("x-request-id".parse().unwrap(), id.parse().unwrap())]);
-            Access::Open.grant(&headers).actor().correlation
+            Access::Open.grant(&headers, None).actor().correlation
         };
         assert_eq!(with("abc-1"), Some("abc-1".to_owned()));
         assert_eq!(with("a b"), None);

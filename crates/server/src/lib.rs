@@ -8,6 +8,7 @@ mod body;
 mod config;
 mod data_directory;
 mod error;
+mod external;
 mod geo_api;
 mod grant;
 mod health;
@@ -25,11 +26,17 @@ mod v2;
 
 pub use self::{
     admin_api::types as admin,
-    config::{Config, ConfigError, ConfigSource, DatabaseConfig, LogFormat},
+    config::{
+        ClientAuth, Config, ConfigError, ConfigSource, DatabaseConfig, LogFormat, MainAddress, TlsConfig,
+        TlsVersion, TrustedProxies,
+    },
     data_directory::AdminSocket,
+    external::ExternalAddress,
     geo_api::{GeoApiState, router as geo_router},
     grant::{Access, Action, Grant},
-    listener::{IncomingBody, Listener, ListenerLimits, Peer, Stalled},
+    listener::{
+        ClientCertificate, IncomingBody, Listener, ListenerLimits, Peer, Reloaded, Stalled, Tls, TlsError,
+    },
     registry::{Registry, RegistrySettings},
     serve::{Ready, ServeOptions, serve},
     start_error::StartError,

@@ -17,6 +17,7 @@ use twinport_oci::{ErrorCode, MAX_MANIFEST_BYTES, RepositoryName};
 
 use self::upload_turns::Sessions;
 use crate::error::Refusal;
+use crate::external::ExternalAddress;
 use crate::grant::{Access, Action, Grant};
 
 /// Manifests over 256 KiB that are held in memory at one time; each may take 4 MiB, and its parsing more.
@@ -33,9 +34,8 @@ pub struct RegistrySettings {
     pub max_manifest_bytes: usize,
     /// The largest blob taken, in bytes.
     pub max_blob_bytes: Option<u64>,
-    /// What `Location` headers begin with: nothing for relative ones, or scheme, host and prefix without a
-    /// trailing slash.
-    pub location_base: String,
+    /// What `Location` and `Link` headers begin with.
+    pub external: ExternalAddress,
 }
 
 impl Default for RegistrySettings {
@@ -44,7 +44,7 @@ impl Default for RegistrySettings {
             delete_enabled: true,
             max_manifest_bytes: MAX_MANIFEST_BYTES,
             max_blob_bytes: None,
-            location_base: String::new(),
+            external: ExternalAddress::default(),
         }
     }
 }
@@ -71,8 +71,9 @@ impl Registry {
         self.sessions.len()
     }
 
+    /// An address within this site; the answer as a whole is completed with where the site is.
     fn location(&self, repository: &RepositoryName, rest: std::fmt::Arguments<'_>) -> String {
-        format!("{}/v2/{repository}/{rest}", self.settings.location_base)
+        format!("/v2/{repository}/{rest}")
     }
 
     /// Refuses what this site cannot take at all before its body is sent. The transaction checks again.

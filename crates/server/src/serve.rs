@@ -16,15 +16,16 @@ use twinport_metadata::{Clock, Database, Metadata, OpenOptions, PostgresOptions}
 use self::front::Front;
 use crate::{
     admin_api,
-    config::{Config, DatabaseConfig, ListenAddress, UploadPurging},
+    config::{Config, ConfigSource, DatabaseConfig, ListenAddress, MainAddress, UploadPurging},
     data_directory::{AdminSocket, DataDirectory},
+    external::ExternalAddress,
     geo_api::{self, GeoApiState},
     grant::Access,
     health,
-    listener::{Listener, ListenerLimits},
+    listener::{Listener, ListenerLimits, Tls, watch_certificate},
     registry::{Registry, RegistrySettings},
     replication::Replication,
-    site::{Parts, RunningSite, trimmed},
+    site::{Parts, RunningSite, root},
     start_error::StartError,
     telemetry::{Metrics, Observer},
     v2::v2_service,
@@ -32,6 +33,9 @@ use crate::{
 
 /// How long load balancers get to see `/readyz` fail before connections are refused.
 const NOTICE: Duration = Duration::from_millis(500);
+
+/// How often the certificate's files are looked at.
+const CERTIFICATE_LOOKS: Duration = Duration::from_secs(10);
 
 /// What whoever starts a site may want besides.
 #[derive(Default)]
@@ -45,8 +49,8 @@ pub struct ServeOptions {
 /// A site that serves.
 #[derive(Debug, Clone, Copy)]
 pub struct Ready {
-    /// The main address as bound.
-    pub address: SocketAddr,
+    /// The main address as bound; none where it is a socket file.
+    pub address: Option<SocketAddr>,
 }
 
 /// Serves a site until a signal or `options.stop`. A second signal ends the process at once.
@@ -87,8 +91,17 @@ async fn run(
     if let Some(name) = &config.geo.site {
         metadata.name_site(name).await?;
     }
+    let tls = load_tls(&config).await?;
     let limits = ListenerLimits { grace: config.http.drain_timeout, ..ListenerLimits::default() };
-    let main = bind(&config.http.addr, &limits).await?;
+    let main = match &config.http.addr {
+        MainAddress::Tcp(address) => bind(address, &limits).await?,
+        MainAddress::Unix(path) => Listener::bind_shared_unix(path, limits.clone())
+            .map_err(|source| StartError::Listen { address: path.display().to_string(), source })?,
+    };
+    let main = match &tls {
+        Some(tls) => main.with_tls(tls.clone()),
+        None => main,
+    };
     let debug = match &config.http.debug {
         Some(debug) => Some((bind(&debug.addr, &limits).await?, debug.prometheus_path.clone())),
         None => None,
@@ -97,20 +110,24 @@ async fn run(
     let socket = AdminSocket::of(data.path()).map_err(unlistenable)?;
     let admin = Listener::bind_unix(socket.path(), limits).map_err(unlistenable)?;
 
-    let address = main.local_addr().unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
-    let site = Arc::new(assemble(config, metadata, blobs, address).await?);
+    let address = main.local_addr();
+    let site = Arc::new(assemble(config, metadata, blobs, address, tls).await?);
     site.replication.start_if_secondary().await?;
     let purging =
         site.config.storage.upload_purging.map(|purging| tokio::spawn(purge(site.clone(), purging)));
 
     let closing = CancellationToken::new();
+    if let Some(tls) = &site.tls {
+        tokio::spawn(watch_certificate(tls.clone(), CERTIFICATE_LOOKS, closing.clone()));
+    }
     let observer = Observer { metrics: site.metrics.clone(), access_log: site.config.log.access_log };
     let geo = geo_api::router(GeoApiState::new(site.metadata.clone(), site.blobs.clone(), site.feed.clone()));
     let front = Front::new(
         v2_service(site.registry.clone()),
         health::router(site.clone()).merge(geo),
         observer.clone(),
-    );
+    )
+    .below(site.registry.settings.external.clone());
     let admin_front = Front::without_v2(admin_api::router(site.clone()), observer);
     let serving = async {
         let debug = async {
@@ -124,7 +141,7 @@ async fn run(
         };
         tokio::join!(main.serve(front, closing.clone()), admin.serve(admin_front, closing.clone()), debug)
     };
-    tracing::info!(%address, data = %data.path().display(), database = site.metadata.backend(), "serving");
+    tracing::info!(address = %shown(&site), data = %data.path().display(), database = site.metadata.backend(), "serving");
     if let Some(ready) = options.ready {
         // Whoever asked may have gone; the site serves on.
         ready.send(Ready { address }).ok();
@@ -146,7 +163,7 @@ async fn run(
 async fn drain(site: &RunningSite, closing: &CancellationToken) {
     tracing::info!("draining: no further requests are taken, those under way may end");
     site.begin_draining();
-    if !site.address.ip().is_loopback() {
+    if site.address.is_some_and(|address| !address.ip().is_loopback()) {
         tokio::time::sleep(NOTICE).await;
     }
     site.feed.close();
@@ -182,25 +199,44 @@ async fn assemble(
     config: Config,
     metadata: Metadata,
     blobs: Blobs,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
+    tls: Option<Arc<Tls>>,
 ) -> Result<RunningSite, StartError> {
     let settings = RegistrySettings {
         delete_enabled: config.storage.delete_enabled,
-        location_base: match &config.http.host {
-            Some(host) if !config.http.relative_urls => trimmed(host),
-            _ => String::new(),
-        },
+        external: external(&config),
         ..RegistrySettings::default()
     };
-    let metrics = Arc::new(Metrics::new(metadata.backend()));
+    let metrics = Arc::new(Metrics::new(metadata.backend(), tls.as_ref().map(|tls| tls.counters())));
     let replication = Replication::new(metadata.clone(), blobs.clone(), config.geo.replication_enabled);
     let feed = Feed::new(metadata.clone());
     let registry = Arc::new(Registry::new(metadata.clone(), blobs, settings, Access::Open));
-    let external = config.http.host.as_ref().map(trimmed);
-    let site = RunningSite::new(Parts { config, registry, feed, replication, metrics, address });
+    let external = root(&config);
+    let site = RunningSite::new(Parts { config, registry, feed, replication, metrics, address, tls });
     let internal = site.url_for_sites();
     metadata.set_urls(external.as_deref().or(Some(&internal)), Some(&internal)).await?;
     Ok(site)
+}
+
+/// The address as bound, or the path of the socket file.
+fn shown(site: &RunningSite) -> String {
+    site.address.map_or_else(|| site.config.http.addr.to_string(), |address| address.to_string())
+}
+
+fn external(config: &Config) -> ExternalAddress {
+    ExternalAddress {
+        root: root(config),
+        prefix: config.http.prefix.clone(),
+        relative: config.http.relative_urls,
+        trusted: config.http.trusted_proxies.clone(),
+    }
+}
+
+/// Blocks a thread of its own, because certificates may lie on a slow file system.
+async fn load_tls(config: &Config) -> Result<Option<Arc<Tls>>, StartError> {
+    let Some(tls) = config.http.tls.clone() else { return Ok(None) };
+    let loaded = tokio::task::spawn_blocking(|| Tls::load(tls, Clock::System)).await;
+    Ok(Some(loaded.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?))
 }
 
 async fn bind(address: &ListenAddress, limits: &ListenerLimits) -> Result<Listener, StartError> {

@@ -19,6 +19,7 @@ use url::Url;
 use crate::{
     admin_api::types::{ItemCounts, ReplicationStatus},
     config::Config,
+    listener::Tls,
     registry::Registry,
     replication::Replication,
     telemetry::{GeoFigures, Metrics, SiteFigures},
@@ -38,8 +39,10 @@ pub(crate) struct RunningSite {
     pub(crate) feed: Feed,
     pub(crate) replication: Replication,
     pub(crate) metrics: Arc<Metrics>,
-    /// The main address as bound.
-    pub(crate) address: SocketAddr,
+    /// The main address as bound; none where it is a socket file.
+    pub(crate) address: Option<SocketAddr>,
+    /// Where the main address speaks TLS.
+    pub(crate) tls: Option<Arc<Tls>>,
     draining: AtomicBool,
 }
 
@@ -50,26 +53,40 @@ pub(crate) struct Parts {
     pub(crate) feed: Feed,
     pub(crate) replication: Replication,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 impl RunningSite {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, registry, feed, replication, metrics, address } = parts;
+        let Parts { config, registry, feed, replication, metrics, address, tls } = parts;
         let (metadata, blobs) = (registry.metadata.clone(), registry.blobs.clone());
         let registrar = Registrar::new(metadata.clone(), feed.clone());
         let draining = AtomicBool::new(false);
-        Self { config, metadata, blobs, registry, registrar, feed, replication, metrics, address, draining }
+        Self {
+            config,
+            metadata,
+            blobs,
+            registry,
+            registrar,
+            feed,
+            replication,
+            metrics,
+            address,
+            tls,
+            draining,
+        }
     }
 
     /// Where other sites reach this one: `geo.internal_url`, else `http.host`, else the address it listens on.
     pub(crate) fn url_for_sites(&self) -> String {
-        let configured = self.config.geo.internal_url.as_ref().or(self.config.http.host.as_ref());
-        configured.map_or_else(|| self.url_by_address(), trimmed)
+        let internal = self.config.geo.internal_url.as_ref().map(trimmed);
+        internal.or_else(|| root(&self.config)).unwrap_or_else(|| self.url_by_address())
     }
 
     fn url_by_address(&self) -> String {
-        let mut address = self.address;
+        let prefix = &self.config.http.prefix;
+        let Some(mut address) = self.address else { return format!("http://localhost{prefix}") };
         if address.ip().is_unspecified() {
             address.set_ip(if address.is_ipv4() {
                 std::net::Ipv4Addr::LOCALHOST.into()
@@ -77,7 +94,8 @@ impl RunningSite {
                 std::net::Ipv6Addr::LOCALHOST.into()
             });
         }
-        format!("http://{address}")
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{address}{prefix}")
     }
 
     /// From now on `/readyz` says no.
@@ -116,6 +134,7 @@ impl RunningSite {
             log_head_seq: head.ok().and_then(Result::ok).map(|head| head.position.seq),
             halted: site.is_some_and(|site| site.halted.is_some()),
             uploads_in_progress: self.registry.uploads_in_progress(),
+            certificate_expires_s: self.tls.as_ref().map(|tls| tls.expires_at_us() / 1_000_000),
             geo,
         }
     }
@@ -149,6 +168,13 @@ fn by_state(counts: &ItemCounts) -> Vec<(&'static str, i64)> {
     .into_iter()
     .map(|(state, count)| (state, i64::try_from(count).unwrap_or(i64::MAX)))
     .collect()
+}
+
+/// The URL below which clients find everything: `http.host`, with the prefix where it has no path of its own.
+pub(crate) fn root(config: &Config) -> Option<String> {
+    let host = config.http.host.as_ref()?;
+    let own_path = host.path() != "/";
+    Some(if own_path { trimmed(host) } else { format!("{}{}", trimmed(host), config.http.prefix) })
 }
 
 /// A URL without a trailing slash, as it is shown and compared.

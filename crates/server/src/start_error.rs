@@ -41,6 +41,8 @@ pub enum StartError {
     MarkerMissing { root: PathBuf, database: Uuid },
     #[error("the log filter `{filter}` cannot be used: {reason}")]
     Logging { filter: String, reason: String },
+    #[error(transparent)]
+    Tls(#[from] crate::listener::TlsError),
     #[error("cannot watch for signals: {0}")]
     Signals(std::io::Error),
     #[error(transparent)]

@@ -7,7 +7,7 @@ mod writer;
 
 pub use self::logging::{LogGuard, install_logging};
 pub(crate) use self::{
-    metrics::{GeoFigures, Metrics, SiteFigures},
+    metrics::{GeoFigures, Metrics, SiteFigures, TlsCounters},
     request::Observer,
 };
 

@@ -115,6 +115,7 @@ async fn respond(registry: &Arc<Registry>, parts: request::Parts, mut body: Requ
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let headers = answer.headers_mut();
+    registry.settings.external.complete(&parts, headers);
     headers.insert(API_VERSION, REGISTRY_2);
     headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     if parts.method == Method::HEAD {
@@ -139,7 +140,7 @@ async fn dispatch(
     route: &Route,
     body: &mut RequestBody,
 ) -> Result<Answer, Refusal> {
-    let grant = registry.access.grant(&parts.headers);
+    let grant = registry.access.grant(&parts.headers, parts.extensions.get());
     let headers = &parts.headers;
     let query = Query::parse(parts.uri.query())?;
     let get = [Method::GET, Method::HEAD].contains(&parts.method);

@@ -3,7 +3,9 @@
 
 use std::path::PathBuf;
 
-use twinport_server::{Config, ConfigError, ConfigSource, DatabaseConfig, LogFormat};
+use twinport_server::{
+    ClientAuth, Config, ConfigError, ConfigSource, DatabaseConfig, LogFormat, MainAddress, TlsVersion,
+};
 
 struct File {
     _dir: tempfile::TempDir,
@@ -82,7 +84,7 @@ fn what_guards_access_or_data_and_is_not_built_refuses_to_start_even_leniently()
     for (line, text) in [
         (2, "version: 0.1\nauth: {token: {realm: 'https://x', service: y}}\n"),
         (2, "version: 0.1\nauth: {htpasswd: {realm: x, path: /htpasswd}}\n"),
-        (3, "version: 0.1\nhttp:\n  tls: {certificate: /c, key: /k}\n"),
+        (3, "version: 0.1\nhttp:\n  tls: {letsencrypt: {email: a@example.com}}\n"),
         (4, "version: 0.1\nstorage:\n  maintenance:\n    readonly: {enabled: true}\n"),
         (3, "version: 0.1\nstorage:\n  s3: {bucket: b}\n"),
         (3, "version: 0.1\nstorage:\n  inmemory:\n"),
@@ -96,6 +98,55 @@ fn what_guards_access_or_data_and_is_not_built_refuses_to_start_even_leniently()
             assert!(refusal.contains(&format!("line {line}: ")), "{text}\n{refusal}");
         }
     }
+}
+
+#[test]
+fn tls_needs_both_files_and_words_that_are_known() {
+    for (wrong, said) in [
+        ("tls: {certificate: /c}", "needs both certificate and key"),
+        ("tls: {clientcas: [/ca]}", "needs both certificate and key"),
+        ("tls: {certificate: /c, key: /k, minimumtls: tls1}", "http.tls.minimumtls is `tls1`"),
+        ("tls: {certificate: /c, key: /k, ciphersuites: [TLS_RSA_WITH_RC4_128_SHA]}", "is not spoken here"),
+        ("tls: {certificate: /c, key: /k, clientauth: request-client-cert}", "http.tls.clientauth is"),
+        ("tls: {certificate: /c, key: /k, clientcas: [{a: b}]}", "list of single values"),
+    ] {
+        let refusal = refusal(&format!("version: 0.1\nhttp:\n  {wrong}\n"));
+        assert!(refusal.contains("line 3: ") && refusal.contains(said), "{wrong}\n{refusal}");
+    }
+}
+
+#[test]
+fn a_site_may_listen_on_a_socket_file_and_below_a_prefix() {
+    let text = "version: 0.1\nhttp:\n  net: unix\n  addr: /run/twinport.sock\n  prefix: /registry/\n  \
+                trusted_proxies: [unix, 10.0.0.0/8, '::1']\n";
+    let config = load(text).unwrap();
+    assert_eq!(config.http.addr, MainAddress::Unix("/run/twinport.sock".into()));
+    assert_eq!(config.http.prefix, "/registry");
+    assert_eq!(load(&config.show()).unwrap().http, config.http);
+    for (wrong, said) in [
+        ("net: udp", "http.net is `udp`"),
+        ("net: unix", "http.addr is missing"),
+        ("net: unix\n  addr: x.sock", "absolute path"),
+        ("net: unix\n  addr: /x\n  tls: {certificate: /c, key: /k}", "not spoken on a unix socket"),
+        ("prefix: registry", "http.prefix is"),
+        ("prefix: /a/../b", "http.prefix is"),
+        ("trusted_proxies: [proxy.example.com]", "proxy.example.com is no address"),
+    ] {
+        let refusal = refusal(&format!("version: 0.1\nhttp:\n  {wrong}\n"));
+        assert!(refusal.contains("line ") && refusal.contains(said), "{wrong}\n{refusal}");
+    }
+}
+
+#[test]
+fn what_is_said_of_tls_is_shown_and_reads_back() {
+    let text = "version: 0.1\nhttp:\n  tls:\n    certificate: /c\n    key: /k\n    clientcas: [/ca, /other]\n    clientauth: \
+                verify-client-cert-if-given\n    minimumtls: tls1.3\n    ciphersuites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]\n";
+    let config = load(text).unwrap();
+    let tls = config.http.tls.clone().unwrap();
+    assert_eq!(tls.client_auth, ClientAuth::IfGiven);
+    assert_eq!(tls.minimum, TlsVersion::Tls13);
+    assert_eq!(tls.client_cas.len(), 2);
+    assert_eq!(load(&config.show()).unwrap().http, config.http);
 }
 
 #[test]
@@ -125,7 +176,7 @@ fn distributions_own_example_is_understood() {
     let config = load(text).unwrap();
     assert_eq!(config.storage.root, PathBuf::from("/var/lib/registry"));
     assert_eq!(config.data, PathBuf::from("/var/lib/registry"));
-    assert!(config.http.addr.host.is_empty());
+    assert_eq!(config.http.addr.to_string(), ":5000");
 }
 
 #[test]
@@ -160,7 +211,7 @@ fn variables_override_the_file_and_unknown_ones_only_warn() {
         ("REGISTRY_SERVICE_HOST", "10.0.0.1"),
     ];
     let config = load_with("version: 0.1\nhttp: {addr: '127.0.0.1:5000'}\n", false, &environment).unwrap();
-    assert_eq!(config.http.addr.port, 7000);
+    assert_eq!(config.http.addr.to_string(), "127.0.0.1:7000");
     assert_eq!(config.log.format, LogFormat::Json);
     assert!(config.storage.delete_enabled);
     assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);

@@ -27,3 +27,5 @@ mod pulls;
 mod referrers;
 #[path = "v2/secondaries.rs"]
 mod secondaries;
+#[path = "v2/tls.rs"]
+mod tls;

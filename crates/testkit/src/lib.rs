@@ -1,5 +1,6 @@
 //! What tests run against: databases, file systems that lose power. Never linked into the product.
 
+mod certificates;
 mod growth;
 mod image;
 mod inventory;
@@ -17,6 +18,7 @@ mod site;
 mod small_disk;
 mod strace;
 
+pub use certificates::{Authority, KeyedCertificate};
 pub use growth::{Filled, Growth};
 pub use image::{Image, MANIFEST, pull_whole, push_blob};
 pub use inventory::{Inventory, take_inventory};

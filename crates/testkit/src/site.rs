@@ -2,7 +2,9 @@
 //! Guards: a process ends with the test that started it.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -14,6 +16,8 @@ use crate::{Field, records};
 
 /// How long a start may take on a loaded machine.
 const START: Duration = Duration::from_secs(60);
+/// How long the answer of a site that starts may take.
+const ANSWER: Duration = Duration::from_secs(2);
 /// How long a secondary may take to have everything, on a loaded machine.
 const CONVERGENCE: Duration = Duration::from_secs(180);
 
@@ -33,6 +37,7 @@ pub struct SiteProcess {
     data: PathBuf,
     address: SocketAddr,
     database: SiteDatabase,
+    environment: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -47,17 +52,43 @@ impl SiteProcess {
         Ok(site)
     }
 
+    /// Starts a site that finds these variables, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it ends or does not get ready; the text has its log.
+    pub fn start_with(
+        binary: &Path,
+        data: &Path,
+        database: SiteDatabase,
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        let mut site = Self::unstarted(binary, data, database)?;
+        site.environment =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        site.start_again()?;
+        Ok(site)
+    }
+
     /// Starts a site without waiting, so that something can happen to its very first start.
     ///
     /// # Errors
     /// When the program cannot be run.
     pub fn spawned(binary: &Path, data: &Path, database: SiteDatabase) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(data)?;
-        let address = free_address()?;
-        let mut site =
-            Self { binary: binary.to_owned(), data: data.to_owned(), address, database, child: None };
+        let mut site = Self::unstarted(binary, data, database)?;
         site.spawn()?;
         Ok(site)
+    }
+
+    fn unstarted(binary: &Path, data: &Path, database: SiteDatabase) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(data)?;
+        Ok(Self {
+            binary: binary.to_owned(),
+            data: data.to_owned(),
+            address: free_address()?,
+            database,
+            environment: Vec::new(),
+            child: None,
+        })
     }
 
     /// Starts a killed site on the same address and data, and waits until it is ready.
@@ -89,7 +120,7 @@ impl SiteProcess {
     /// When it ends first, or takes longer than a minute; the text has its log.
     pub fn wait_ready(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + START;
-        while !is_ready(self.address) {
+        while !self.is_ready() {
             let ended = self.child.as_mut().map(Child::try_wait).transpose()?.flatten();
             if let Some(status) = ended {
                 self.child = None;
@@ -109,15 +140,45 @@ impl SiteProcess {
         }
     }
 
+    /// SIGHUP: has the site read its certificate and its log level again.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn hang_up(&self) -> anyhow::Result<()> {
+        self.signal(rustix::process::Signal::HUP)
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.pid().context("the site runs")?)?;
+        let pid = rustix::process::Pid::from_raw(pid).context("a process has a pid")?;
+        Ok(rustix::process::kill_process(pid, signal)?)
+    }
+
+    /// SIGTERM, without waiting for what comes of it.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn begin_termination(&self) -> anyhow::Result<()> {
+        self.signal(rustix::process::Signal::TERM)
+    }
+
+    /// How it ended; none while it runs.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn ended(&mut self) -> anyhow::Result<Option<std::process::ExitStatus>> {
+        Ok(self.child.as_mut().map(Child::try_wait).transpose()?.flatten())
+    }
+
     /// SIGTERM, and waits for the drain.
     ///
     /// # Errors
     /// When it does not end within a minute.
     pub fn terminate(&mut self) -> anyhow::Result<()> {
+        if self.child.is_some() {
+            self.signal(rustix::process::Signal::TERM)?;
+        }
         let Some(mut child) = self.child.take() else { return Ok(()) };
-        let pid =
-            rustix::process::Pid::from_raw(i32::try_from(child.id())?).context("a process has a pid")?;
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
         let deadline = Instant::now() + START;
         while child.try_wait()?.is_none() {
             if Instant::now() >= deadline {
@@ -129,10 +190,26 @@ impl SiteProcess {
         Ok(())
     }
 
-    /// `http://127.0.0.1:PORT`
+    /// `http://127.0.0.1:PORT`, or `https://…` where it speaks TLS.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", if self.speaks_tls() { "https" } else { "http" }, self.address)
+    }
+
+    fn speaks_tls(&self) -> bool {
+        self.environment.iter().any(|(name, _)| name == "REGISTRY_HTTP_TLS_CERTIFICATE")
+    }
+
+    /// Asked in clear on its socket file where its address speaks TLS.
+    fn is_ready(&self) -> bool {
+        if self.speaks_tls() {
+            let Ok(stream) = UnixStream::connect(self.data.join("twinport.sock")) else { return false };
+            return stream.set_read_timeout(Some(ANSWER)).is_ok() && says_ready(stream);
+        }
+        let Ok(stream) = TcpStream::connect_timeout(&self.address, Duration::from_secs(1)) else {
+            return false;
+        };
+        stream.set_read_timeout(Some(ANSWER)).is_ok() && says_ready(stream)
     }
 
     /// The address it listens on.
@@ -255,6 +332,7 @@ impl SiteProcess {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.binary);
         command.env_remove("TWINPORT_TEST_POSTGRES").env("NO_COLOR", "1");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -318,13 +396,8 @@ fn postgres_config(url: &str, data: &Path) -> anyhow::Result<String> {
 }
 
 /// One request without a client: a connection that is refused is an answer too.
-fn is_ready(address: SocketAddr) -> bool {
-    use std::io::{Read as _, Write as _};
-    let Ok(mut stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)) else {
-        return false;
-    };
-    let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
-    let request = format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+fn says_ready(mut stream: impl Read + Write) -> bool {
+    let request = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let mut answer = String::new();
     stream.write_all(request.as_bytes()).is_ok()
         && stream.read_to_string(&mut answer).is_ok()

@@ -1,13 +1,15 @@
 //! From a tree of settings to the values a site runs with: defaults, types, and what must not be combined.
 
+mod http;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use url::Url;
 
 use super::{
-    Config, DatabaseConfig, DebugConfig, GeoConfig, HttpConfig, ListenAddress, LogConfig, LogFormat, Problem,
-    Secret, StorageConfig, UploadPurging,
+    Config, DatabaseConfig, GeoConfig, ListenAddress, LogConfig, LogFormat, Problem, Secret, StorageConfig,
+    UploadPurging,
     check::Findings,
     duration,
     tree::{Node, Origin, Value},
@@ -75,6 +77,36 @@ impl Reader<'_> {
         None
     }
 
+    /// The single values of a list; one value alone is a list of one.
+    fn list(&mut self, path: &str) -> Vec<String> {
+        let texts = match self.tree.at(path).map(|node| &node.value) {
+            None => return Vec::new(),
+            Some(Value::Scalar(text)) => vec![Some(text.clone())],
+            Some(Value::List(items)) => items
+                .iter()
+                .map(|item| match &item.value {
+                    Value::Scalar(text) => Some(text.clone()),
+                    _ => None,
+                })
+                .collect(),
+            Some(_) => vec![None],
+        };
+        if texts.iter().any(Option::is_none) {
+            self.problem(path, format!("{path} must be a list of single values"));
+        }
+        texts.into_iter().flatten().filter(|text| !text.is_empty()).collect()
+    }
+
+    /// Whether a key holds anything.
+    fn is_set(&self, path: &str) -> bool {
+        match self.tree.at(path).map(|node| &node.value) {
+            None | Some(Value::Null) => false,
+            Some(Value::Scalar(text)) => !text.is_empty(),
+            Some(Value::List(items)) => !items.is_empty(),
+            Some(Value::Map(_)) => true,
+        }
+    }
+
     fn parsed<T>(&mut self, path: &str, wanted: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
         let text = self.text(path)?;
         let value = parse(&text);
@@ -116,35 +148,6 @@ impl Reader<'_> {
             }
             None if from_file => self.problem("version", "the file must say `version: 0.1`".to_owned()),
             None => {}
-        }
-    }
-
-    fn http(&mut self) -> HttpConfig {
-        let fallback = ListenAddress { host: "127.0.0.1".to_owned(), port: 5000 };
-        let debug = self.address("http.debug.addr").map(|addr| DebugConfig {
-            addr,
-            prometheus_path: self
-                .boolean("http.debug.prometheus.enabled")
-                .unwrap_or(false)
-                .then(|| self.text("http.debug.prometheus.path").unwrap_or_else(|| "/metrics".to_owned())),
-        });
-        if let Some(path) = debug.as_ref().and_then(|debug| debug.prometheus_path.as_deref())
-            && (!path.starts_with('/') || path.contains(['{', '}', '*', '?', '#']))
-        {
-            self.problem(
-                "http.debug.prometheus.path",
-                format!("`{path}` must be a plain path that begins with /"),
-            );
-        }
-        HttpConfig {
-            addr: self
-                .address("http.addr")
-                .or_else(|| ListenAddress::parse(DEFAULT_ADDRESS))
-                .unwrap_or(fallback),
-            host: self.url("http.host"),
-            relative_urls: self.boolean("http.relativeurls").unwrap_or(false),
-            drain_timeout: self.duration("http.draintimeout").unwrap_or(Duration::from_secs(30)),
-            debug,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The effective configuration as YAML that reads back, with every secret redacted.
 
-use super::{Config, DatabaseConfig, LogFormat, duration};
+use super::{Config, DatabaseConfig, LogFormat, MainAddress, duration};
 
 const REDACTED: &str = "\"***\"";
 
@@ -24,11 +24,21 @@ impl Config {
             "http:".to_owned(),
             format!("  addr: {}", quoted(&self.http.addr.to_string())),
         ];
+        if let MainAddress::Unix(_) = self.http.addr {
+            lines.push("  net: unix".to_owned());
+        }
+        if !self.http.prefix.is_empty() {
+            lines.push(format!("  prefix: {}", quoted(&self.http.prefix)));
+        }
+        if !self.http.trusted_proxies.is_empty() {
+            lines.push(format!("  trusted_proxies: [{}]", self.http.trusted_proxies));
+        }
         if let Some(host) = &self.http.host {
             lines.push(format!("  host: {}", quoted(host.as_str())));
         }
         lines.push(format!("  relativeurls: {}", self.http.relative_urls));
         lines.push(format!("  draintimeout: {}", duration::show(self.http.drain_timeout)));
+        self.show_tls(&mut lines);
         if let Some(debug) = &self.http.debug {
             lines.push("  debug:".to_owned());
             lines.push(format!("    addr: {}", quoted(&debug.addr.to_string())));
@@ -67,6 +77,22 @@ impl Config {
         lines.join("\n")
     }
 
+    fn show_tls(&self, lines: &mut Vec<String>) {
+        let Some(tls) = &self.http.tls else { return };
+        lines.push("  tls:".to_owned());
+        lines.push(format!("    certificate: {}", quoted(&tls.certificate.to_string_lossy())));
+        lines.push(format!("    key: {}", quoted(&tls.key.to_string_lossy())));
+        lines.push(format!("    minimumtls: {}", tls.minimum.as_str()));
+        if !tls.cipher_suites.is_empty() {
+            lines.push(format!("    ciphersuites: {}", list(&tls.cipher_suites)));
+        }
+        if !tls.client_cas.is_empty() {
+            let files: Vec<_> = tls.client_cas.iter().map(|file| file.to_string_lossy()).collect();
+            lines.push(format!("    clientcas: {}", list(&files)));
+            lines.push(format!("    clientauth: {}", tls.client_auth.as_str()));
+        }
+    }
+
     fn show_database(&self, lines: &mut Vec<String>) {
         match &self.database {
             DatabaseConfig::Embedded => lines.push("database: {enabled: false}".to_owned()),
@@ -88,4 +114,9 @@ impl Config {
 /// A double-quoted YAML scalar; JSON's escapes are a subset of YAML's.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
+}
+
+fn list<T: AsRef<str>>(texts: &[T]) -> String {
+    let texts: Vec<String> = texts.iter().map(|text| quoted(text.as_ref())).collect();
+    format!("[{}]", texts.join(", "))
 }

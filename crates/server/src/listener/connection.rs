@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use super::stream::Stream;
-use super::{IncomingBody, ListenerLimits, Peer};
+use super::{Client, IncomingBody, ListenerLimits};
 
 /// What an HTTP/2 connection begins with and no HTTP/1 request does.
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -30,7 +30,7 @@ const PING: Duration = Duration::from_secs(20);
 /// Serves the requests of one connection. When `draining` fires, the one under way is the last.
 pub(super) async fn serve<S>(
     mut stream: Stream,
-    peer: Peer,
+    client: Client,
     service: S,
     limits: ListenerLimits,
     draining: CancellationToken,
@@ -49,7 +49,10 @@ pub(super) async fn serve<S>(
     let service = service_fn(move |request: Request<Incoming>| {
         unread.store(false, Ordering::Relaxed);
         let mut request = request.map(|body| IncomingBody::new(body, limits.body_timeout, unread.clone()));
-        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(client.peer);
+        if let Some(certificate) = &client.certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
         service.clone().call(request)
     });
     let io = TokioIo::new(stream);

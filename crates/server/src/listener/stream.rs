@@ -35,6 +35,8 @@ pub(super) struct Stream {
 enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// Its buffers are large; plain connections do not pay for them.
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +56,12 @@ impl From<TcpStream> for Stream {
 impl From<UnixStream> for Stream {
     fn from(socket: UnixStream) -> Self {
         Self::new(Socket::Unix(socket))
+    }
+}
+
+impl From<TlsStream<TcpStream>> for Stream {
+    fn from(socket: TlsStream<TcpStream>) -> Self {
+        Self::new(Socket::Tls(Box::new(socket)))
     }
 }
 
@@ -95,6 +103,7 @@ impl Stream {
         match &mut self.socket {
             Socket::Tcp(socket) => Pin::new(socket),
             Socket::Unix(socket) => Pin::new(socket),
+            Socket::Tls(socket) => Pin::new(socket.as_mut()),
         }
     }
 
@@ -172,18 +181,22 @@ impl AsyncWrite for Stream {
         match &self.socket {
             Socket::Tcp(socket) => socket.is_write_vectored(),
             Socket::Unix(socket) => socket.is_write_vectored(),
+            Socket::Tls(socket) => socket.is_write_vectored(),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket_mut().poll_flush(cx)
+        // TLS holds records back that its socket did not take.
+        let flushed = self.socket_mut().poll_flush(cx);
+        self.watched(flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             match self.closing {
                 Closing::Open => {
-                    ready!(self.socket_mut().poll_shutdown(cx))?;
+                    let shut = self.socket_mut().poll_shutdown(cx);
+                    ready!(self.watched(shut, cx))?;
                     self.armed = false;
                     let unread = self.unread.load(Ordering::Relaxed);
                     self.closing =

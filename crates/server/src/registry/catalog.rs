@@ -29,8 +29,7 @@ pub(crate) async fn list(registry: &Registry, grant: &Grant, query: &Query) -> R
         .map_err(|error| Refusal::internal("writing a list of repositories", &error))?;
     let mut answer = answer::json(body, answer::JSON);
     if let Some(last) = names.last().filter(|_| more) {
-        let base = &registry.settings.location_base;
-        let next = format!("{base}/v2/_catalog?n={limit}&last={last}");
+        let next = format!("/v2/_catalog?n={limit}&last={last}");
         answer.headers_mut().insert(LINK, answer::visible(next_link(&next).into()));
     }
     Ok(answer)

@@ -2,6 +2,7 @@
 //! Guards: what is not known is absent, never zero (hazard R29).
 
 mod known;
+mod tls;
 
 use std::{
     sync::{Arc, atomic::AtomicI64},
@@ -22,6 +23,7 @@ use prometheus_client::{
 };
 
 use self::known::KnownFigures;
+pub(crate) use self::tls::TlsCounters;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -57,6 +59,8 @@ pub(crate) struct SiteFigures {
     pub(crate) log_head_seq: Option<i64>,
     pub(crate) halted: bool,
     pub(crate) uploads_in_progress: usize,
+    /// When the certificate in use expires, where TLS is spoken (seconds since 1970).
+    pub(crate) certificate_expires_s: Option<i64>,
     pub(crate) geo: Option<GeoFigures>,
 }
 
@@ -100,7 +104,8 @@ impl Drop for UnderWay {
 }
 
 impl Metrics {
-    pub(crate) fn new(backend: &'static str) -> Self {
+    /// `tls` are the counters of the main address, where it speaks TLS.
+    pub(crate) fn new(backend: &'static str, tls: Option<&TlsCounters>) -> Self {
         let new_histogram: NewHistogram = || Histogram::new(exponential_buckets(0.000_5, 2.0, 18));
         let mut metrics = Self {
             registry: Registry::with_prefix("twinport"),
@@ -115,6 +120,9 @@ impl Metrics {
             items: Family::default(),
         };
         metrics.register(backend);
+        if let Some(tls) = tls {
+            tls.register(&mut metrics.registry);
+        }
         metrics
     }
 
@@ -203,7 +211,7 @@ mod tests {
 
     #[test]
     fn r29_a_lag_that_is_not_known_is_absent_and_not_zero() {
-        let metrics = Metrics::new("sqlite");
+        let metrics = Metrics::new("sqlite", None);
         let page = metrics.page(&SiteFigures { geo: Some(GeoFigures::default()), ..SiteFigures::default() });
         assert!(page.contains("twinport_geo_connected 0"), "{page}");
         assert!(!page.contains("twinport_geo_lag"), "{page}");

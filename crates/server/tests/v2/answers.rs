@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 use twinport_metadata::EventKind;
 use twinport_oci::Digest;
-use twinport_server::RegistrySettings;
+use twinport_server::{ExternalAddress, RegistrySettings, TrustedProxies};
 
 use crate::harness::{Send, Site};
 
@@ -91,11 +91,51 @@ async fn locations_are_relative_unless_a_base_is_set() {
     let site = Site::start().await;
     assert!(site.begin("x").await.starts_with("/v2/x/blobs/uploads/"));
     let settings = RegistrySettings {
-        location_base: "https://registry.example/prefix".to_owned(),
+        external: ExternalAddress {
+            root: Some("https://registry.example/prefix".to_owned()),
+            ..ExternalAddress::default()
+        },
         ..RegistrySettings::default()
     };
     let site = Site::start_with(settings, Default::default()).await;
     assert!(site.begin("x").await.starts_with("https://registry.example/prefix/v2/x/blobs/uploads/"));
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_locations_and_links_begin_where_the_client_did() {
+    let mut trusted = TrustedProxies::default();
+    trusted.add("127.0.0.0/8").unwrap();
+    let external = ExternalAddress { trusted, ..ExternalAddress::default() };
+    let site =
+        Site::start_with(RegistrySettings { external, ..RegistrySettings::default() }, Default::default())
+            .await;
+    let forwarded = |method, path: &str| {
+        site.request(method, path)
+            .header("x-forwarded-host", "registry.example")
+            .header("x-forwarded-proto", "https")
+            .header("x-forwarded-port", "8443")
+            .header("x-forwarded-prefix", "/images")
+    };
+    let base = "https://registry.example:8443/images/v2/x/";
+    let begun = forwarded(Method::POST, "/v2/x/blobs/uploads/").header("content-length", "0").seen().await;
+    let location = begun.header("location").to_owned();
+    assert!(location.starts_with(&format!("{base}blobs/uploads/")), "{location}");
+    // What the client, or something on its way, put into the query comes along, on refusals too.
+    let path = location.strip_prefix("https://registry.example:8443/images").unwrap();
+    let patched = forwarded(Method::PATCH, &format!("{path}?_state=a%2Fb&ns=y")).body("abc").seen().await;
+    assert_eq!(patched.is(StatusCode::ACCEPTED).header("location"), format!("{location}?_state=a%2Fb&ns=y"));
+    let gap = forwarded(Method::PATCH, &format!("{path}?ns=y")).header("content-range", "9-11").body("abc");
+    assert_eq!(gap.seen().await.header("location"), format!("{location}?ns=y"));
+    let digest = Digest::sha256(b"abc");
+    let put = forwarded(Method::PUT, &format!("{path}?ns=y&digest={digest}")).body("").seen().await;
+    assert_eq!(put.is(StatusCode::CREATED).header("location"), format!("{base}blobs/{digest}"));
+    for tag in ["a", "b"] {
+        site.push_image("x", tag, tag).await;
+    }
+    let tags = forwarded(Method::GET, "/v2/x/tags/list?n=1").seen().await;
+    assert_eq!(tags.next().unwrap(), format!("{base}tags/list?n=1&last=a"));
+    let catalog = forwarded(Method::GET, "/v2/_catalog?n=1").seen().await;
+    assert_eq!(catalog.next(), None);
 }
 
 #[tokio::test]

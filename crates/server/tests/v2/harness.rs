@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use twinport_blobs::Blobs;
 use twinport_metadata::{Clock, Database, Metadata, OpenOptions, PostgresOptions};
 use twinport_oci::Digest;
-use twinport_server::{Access, Listener, ListenerLimits, Registry, RegistrySettings, v2_service};
+use twinport_server::{Access, Listener, ListenerLimits, Registry, RegistrySettings, Tls, v2_service};
 
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -70,7 +70,14 @@ impl Site {
     pub(crate) async fn start_with(settings: RegistrySettings, limits: ListenerLimits) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let database = Database::Sqlite { path: directory.path().join("metadata.db") };
-        Self::open(directory, database, settings, limits).await
+        Self::open(directory, database, settings, limits, None).await
+    }
+
+    /// A registry that speaks TLS and nothing else.
+    pub(crate) async fn start_with_tls(tls: Arc<Tls>, limits: ListenerLimits) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::Sqlite { path: directory.path().join("metadata.db") };
+        Self::open(directory, database, RegistrySettings::default(), limits, Some(tls)).await
     }
 
     /// `None`, and a line that says so, where there is no PostgreSQL.
@@ -83,7 +90,8 @@ impl Site {
         };
         let database = Database::Postgres(PostgresOptions::parse(&url).unwrap());
         let directory = tempfile::tempdir().unwrap();
-        Some(Self::open(directory, database, RegistrySettings::default(), ListenerLimits::default()).await)
+        let (settings, limits) = (RegistrySettings::default(), ListenerLimits::default());
+        Some(Self::open(directory, database, settings, limits, None).await)
     }
 
     async fn open(
@@ -91,6 +99,7 @@ impl Site {
         database: Database,
         settings: RegistrySettings,
         limits: ListenerLimits,
+        tls: Option<Arc<Tls>>,
     ) -> Self {
         let options = OpenOptions { database: database.clone(), clock: Clock::System };
         let metadata = Metadata::open(options).await.unwrap();
@@ -98,6 +107,10 @@ impl Site {
         let registry = Arc::new(Registry::new(metadata, blobs, settings, Access::Open));
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), limits).await.unwrap();
         let address = listener.local_addr().unwrap();
+        let listener = match tls {
+            Some(tls) => listener.with_tls(tls),
+            None => listener,
+        };
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(listener.serve(v2_service(registry.clone()), shutdown.clone()));
         let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
@@ -110,7 +123,7 @@ impl Site {
         assert!(self.serving.await.unwrap(), "requests under way did not end");
         self.registry.metadata.close().await;
         let settings = self.registry.settings.clone();
-        Self::open(self.directory, self.database, settings, ListenerLimits::default()).await
+        Self::open(self.directory, self.database, settings, ListenerLimits::default(), None).await
     }
 
     /// Tells the server to stop; resolves when it has.

@@ -34,6 +34,11 @@ impl KnownFigures {
             known.extend(value.map(|value| Figure { name, help, value: Value::Count(value) }));
         };
         count("log_head_seq", "Last event ID of this site's log", figures.log_head_seq);
+        count(
+            "tls_certificate_expiry_timestamp_seconds",
+            "When the certificate in use expires, since 1970",
+            figures.certificate_expires_s,
+        );
         if let Some(geo) = &figures.geo {
             let flag = |flag: bool| Some(i64::from(flag));
             count("geo_connected", "1 while the primary's log stream is open", flag(geo.connected));
