@@ -171,6 +171,9 @@ pub(crate) struct AddArguments {
     /// This site's own name, where it has none yet.
     #[arg(long = "as", value_name = "NAME")]
     pub(crate) own_name: Option<String>,
+    /// Leave the key of this site's certificate out of the token: a proxy ends TLS in front of it.
+    #[arg(long)]
+    pub(crate) no_pin: bool,
     /// Where the new site reaches this one [default: geo.internal_url, http.host, or the address it listens on].
     #[arg(long, value_name = "URL")]
     pub(crate) url: Option<String>,
@@ -291,6 +294,7 @@ mod tests {
             "twinport config check --config config.yml",
             "twinport config show --data d",
             "twinport site add tokyo --as paris --data d",
+            "twinport site add tokyo --url https://paris.example.com --no-pin",
             "twinport site join --token twinport-join-v1.abc --data d",
             "twinport site list --output json",
             "twinport site show tokyo",

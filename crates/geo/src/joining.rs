@@ -9,9 +9,8 @@ use twinport_metadata::{BecomeSecondary, LogHead, Metadata, Role, Site};
 use url::Url;
 
 use crate::{
-    Error, JoinToken, Result, SiteKey,
+    Error, JoinToken, PrimaryAddress, Result, SiteKey,
     protocol::{CLOCK_TOLERANCE_US, JoinRequest, JoinResponse, Versions, paths},
-    registration::check_primary_url,
     upstream::{client, refusal, unreachable},
 };
 
@@ -50,9 +49,9 @@ pub async fn join(
     options: &JoinOptions,
 ) -> Result<Joined> {
     let site = joinable(metadata, blobs, token, options).await?;
-    let url = check_primary_url(&token.primary_url)?;
+    let primary = PrimaryAddress::checked(&token.primary_url, token.tls_pin)?;
     let request = join_request(&site, token, options, metadata.clock().now_us())?;
-    let response = ask(&client()?, &url, &request).await?;
+    let response = ask(&client(primary.pin)?, &primary.url, &request).await?;
     accept(metadata, token, options, response).await
 }
 
@@ -188,7 +187,7 @@ pub async fn accept(
             name: token.site.clone(),
             federation: response.federation,
             primary_name: response.primary.name.clone(),
-            primary_url: token.primary_url.clone(),
+            primary_url: PrimaryAddress::stored(&token.primary_url, token.tls_pin),
             primary_key: response.primary.public_key.into(),
             primary_incarnation: response.primary.incarnation,
             epochs: response.epochs.into_iter().map(Into::into).collect(),

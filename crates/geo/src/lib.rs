@@ -10,6 +10,7 @@ mod feed;
 mod follow;
 mod joining;
 mod lag;
+mod primary_address;
 pub mod protocol;
 mod registration;
 mod secondary;
@@ -25,6 +26,7 @@ pub use self::{
     },
     error::{Error, Refusal, RefusalCode, Result},
     feed::{Feed, LogFeed},
+    primary_address::{PrimaryAddress, TlsPin},
     registration::{AddSite, Registrar, check_name, check_primary_url},
     site_status::{SiteStanding, SitesStatus},
     token::JoinToken,

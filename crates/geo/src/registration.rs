@@ -10,7 +10,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::{
-    Error, Feed, JoinToken, Refusal, RefusalCode, Result,
+    Error, Feed, JoinToken, PrimaryAddress, Refusal, RefusalCode, Result, TlsPin,
     credential::{removed, signed_by},
     protocol::{CLOCK_TOLERANCE_US, JoinRequest, JoinResponse, SiteInfo, Versions},
 };
@@ -28,6 +28,8 @@ pub struct AddSite {
     pub own_name: Option<String>,
     /// Where the new site reaches this one.
     pub primary_url: String,
+    /// By which key the new site knows this one there; none: by the authorities that its machine trusts.
+    pub tls_pin: Option<TlsPin>,
     /// How long the token is good for; an hour when none.
     pub lifetime: Option<Duration>,
 }
@@ -53,7 +55,7 @@ impl Registrar {
     /// or the URL is neither https nor on loopback.
     pub async fn add(&self, add: AddSite) -> Result<JoinToken> {
         check_name(&add.name)?;
-        check_primary_url(&add.primary_url)?;
+        PrimaryAddress::checked(&add.primary_url, add.tls_pin)?;
         if let Some(own) = &add.own_name {
             check_name(own)?;
         }
@@ -93,6 +95,7 @@ impl Registrar {
             site: add.name,
             primary_name,
             primary_url: add.primary_url,
+            tls_pin: add.tls_pin,
             federation: own.federation,
             id,
             secret,
@@ -247,6 +250,9 @@ pub fn check_primary_url(text: &str) -> Result<Url> {
         Some(url::Host::Domain(name)) => name == "localhost",
         None => false,
     };
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(stopped(format!("{text} has more than a host and a path: use https://HOST:PORT")));
+    }
     match url.scheme() {
         "https" if url.host().is_some() => Ok(url),
         "http" if loopback => Ok(url),
@@ -306,6 +312,8 @@ mod tests {
             "http://127.0.0.1@evil.example.com",
             "file:///etc/passwd",
             "unix:/run/x",
+            "https://paris.example.com/?a=b",
+            "https://paris.example.com/#a",
             "paris",
         ] {
             assert!(check_primary_url(bad).is_err(), "{bad}");

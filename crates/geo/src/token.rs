@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use twinport_metadata::Federation;
 use uuid::Uuid;
 
-use crate::{Error, Result, protocol::b64};
+use crate::{Error, Result, TlsPin, protocol::b64};
 
 const PREFIX: &str = "twinport-join-v1.";
 
@@ -22,6 +22,9 @@ pub struct JoinToken {
     pub primary_name: String,
     /// Where the new site reaches the primary.
     pub primary_url: String,
+    /// By which key the new site knows the primary, where no authority that everybody trusts vouches for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_pin: Option<TlsPin>,
     pub federation: Federation,
     pub id: Uuid,
     /// 32 random bytes.
@@ -86,6 +89,7 @@ mod tests {
             site: "tokyo".to_owned(),
             primary_name: "paris".to_owned(),
             primary_url: "http://127.0.0.1:5000".to_owned(),
+            tls_pin: None,
             federation: Federation::random(),
             id: Uuid::new_v4(),
             secret: JoinToken::fresh_secret(),

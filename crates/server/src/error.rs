@@ -7,6 +7,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, RETRY_AF
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
+use twinport_geo::PrimaryAddress;
 use twinport_oci::{Digest, ErrorCode, ManifestError};
 
 use crate::answer::{self, Answer};
@@ -217,7 +218,8 @@ impl From<twinport_metadata::Error> for Refusal {
         match error {
             Error::NotPrimary { primary_name, primary_url } => {
                 let primary = primary_name.unwrap_or_else(|| "the primary site".to_owned());
-                let at = primary_url.map(|url| format!(" at {url}")).unwrap_or_default();
+                let at =
+                    primary_url.map(|url| format!(" at {}", PrimaryAddress::shown(&url))).unwrap_or_default();
                 Self::denied(format!("this site is a secondary and takes no writes: push to {primary}{at}"))
             }
             Error::Halted(reason) => {

@@ -14,6 +14,7 @@ mod grant;
 mod health;
 mod listener;
 mod path;
+mod pin;
 mod query;
 mod range_response;
 mod registry;

@@ -46,7 +46,7 @@ impl Replication {
             return Ok(());
         }
         let identity = SiteIdentity::of(&self.metadata).await?;
-        tracing::info!(primary = %identity.primary_url, "following the primary");
+        tracing::info!(primary = %identity.primary.url, "following the primary");
         *engine = Engine::Running(Secondary::start(SecondaryOptions {
             metadata: self.metadata.clone(),
             blobs: self.blobs.clone(),

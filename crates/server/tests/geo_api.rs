@@ -107,6 +107,7 @@ impl Site {
             name: name.to_owned(),
             own_name: None,
             primary_url: "http://127.0.0.1:5000".to_owned(),
+            tls_pin: None,
             lifetime: None,
         };
         let token = self.state.registrar.add(add).await.unwrap();

@@ -18,6 +18,7 @@ pub(super) async fn add(arguments: AddArguments) -> anyhow::Result<()> {
         name: arguments.name,
         own_name: arguments.own_name,
         url: arguments.url,
+        no_pin: arguments.no_pin,
         lifetime_seconds: arguments.expires.map(|minutes| minutes * 60),
     };
     let added = add_site(&client, &request).await?;

@@ -90,6 +90,7 @@ impl Story {
             name: SECONDARY.to_owned(),
             own_name: Some(PRIMARY.to_owned()),
             url: None,
+            no_pin: false,
             lifetime_seconds: None,
         };
         let added = add_site(&paris, &request).await.context("cannot invite the second site")?;

@@ -14,15 +14,14 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header};
 use serde::de::DeserializeOwned;
 use twinport_metadata::{Clock, Federation, Incarnation, LogHead, Metadata, RepositoryUuid};
 use twinport_oci::{Digest, MAX_MANIFEST_BYTES};
-use url::Url;
 
 use super::{BlobBody, LogStream, ManifestBody, Upstream};
 use crate::{
-    Error, Result, SiteKey,
+    Error, PrimaryAddress, Result, SiteKey, TlsPin,
+    primary_address::pinned,
     protocol::{
         ErrorBody, FrameDecoder, Head, ListingPage, RepositoryChecksum, RepositoryPage, StatusReport, paths,
     },
-    registration::check_primary_url,
 };
 
 /// How long connecting may take.
@@ -40,8 +39,8 @@ pub struct SiteIdentity {
     pub key: SiteKey,
     pub incarnation: Incarnation,
     pub federation: Federation,
-    /// The primary's internal URL.
-    pub primary_url: Url,
+    /// The primary's internal URL, and by which key it is known there.
+    pub primary: PrimaryAddress,
     pub clock: Clock,
 }
 
@@ -59,7 +58,7 @@ impl SiteIdentity {
             key: SiteKey::from_bytes(&site.signing_key)?,
             incarnation: site.incarnation,
             federation: site.federation,
-            primary_url: check_primary_url(&url)?,
+            primary: PrimaryAddress::from_stored(&url)?,
             clock: metadata.clock().clone(),
         })
     }
@@ -79,8 +78,9 @@ impl HttpUpstream {
     /// # Errors
     /// [`Error::Stopped`] when the TLS library cannot be set up.
     pub fn new(identity: SiteIdentity) -> Result<Self> {
-        let base = identity.primary_url.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { client: client()?, identity, base, credential: Mutex::new(None) })
+        let base = identity.primary.url.as_str().trim_end_matches('/').to_owned();
+        let client = client(identity.primary.pin)?;
+        Ok(Self { client, identity, base, credential: Mutex::new(None) })
     }
 
     fn credential(&self) -> Result<String> {
@@ -122,8 +122,12 @@ impl HttpUpstream {
 }
 
 /// A client for calls between sites. Redirects are not followed: a credential goes to the primary alone (hazard A8).
-pub(crate) fn client() -> Result<Client> {
-    Client::builder()
+pub(crate) fn client(pin: Option<TlsPin>) -> Result<Client> {
+    let builder = match pin {
+        Some(pin) => Client::builder().tls_backend_preconfigured(pinned(pin)?),
+        None => Client::builder(),
+    };
+    builder
         .user_agent(concat!("twinport/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT)
         .tcp_nodelay(true)

@@ -169,6 +169,7 @@ async fn a_site_that_has_no_name_asks_for_one(site: TestSite) {
         name: "tokyo".to_owned(),
         own_name: own.map(str::to_owned),
         primary_url: "http://127.0.0.1:5000".to_owned(),
+        tls_pin: None,
         lifetime: None,
     };
     // This one is called paris.
@@ -198,6 +199,7 @@ async fn a_secondary_adds_no_site(site: TestSite) {
         name: "tokyo".to_owned(),
         own_name: None,
         primary_url: "http://127.0.0.1:5000".to_owned(),
+        tls_pin: None,
         lifetime: None,
     };
     let error = site.registrar.add(add).await.unwrap_err().to_string();

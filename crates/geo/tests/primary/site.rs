@@ -95,6 +95,7 @@ impl TestSite {
             name: name.to_owned(),
             own_name: None,
             primary_url: "http://127.0.0.1:5000".to_owned(),
+            tls_pin: None,
             lifetime: None,
         };
         self.registrar.add(add).await.unwrap()

@@ -104,6 +104,7 @@ impl Pair {
             name: "tokyo".to_owned(),
             own_name: None,
             primary_url: "http://127.0.0.1:5000".to_owned(),
+            tls_pin: None,
             lifetime: None,
         };
         let token = self.registrar.add(add).await.unwrap();

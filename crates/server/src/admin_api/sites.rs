@@ -6,14 +6,14 @@ use axum::{
     Json,
     extract::{Path, State, rejection::JsonRejection},
 };
-use twinport_geo::{AddSite, JoinOptions, JoinToken, SitesStatus};
+use twinport_geo::{AddSite, JoinOptions, JoinToken, PrimaryAddress, SitesStatus};
 use twinport_metadata::Actor;
 
 use super::{
     answer::Failed,
     types::{AddSiteRequest, AddedSite, JoinSiteRequest, JoinedSite, OwnSite, RemovedSite},
 };
-use crate::site::{RunningSite, trimmed};
+use crate::site::{RunningSite, root};
 
 type Site = State<Arc<RunningSite>>;
 
@@ -39,7 +39,7 @@ pub(super) async fn describe(site: &RunningSite) -> Result<OwnSite, Failed> {
         database: site.metadata.backend().to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         primary_name: own.primary_name,
-        primary_url: own.primary_url,
+        primary_url: own.primary_url.map(|url| PrimaryAddress::shown(&url).to_owned()),
         halted: own.halted,
     })
 }
@@ -53,16 +53,20 @@ pub(super) async fn add(
     request: Result<Json<AddSiteRequest>, JsonRejection>,
 ) -> Result<Json<AddedSite>, Failed> {
     let Json(request) = request?;
+    let primary_url = request.url.unwrap_or_else(|| site.url_for_sites());
+    let tls_pin = if request.no_pin { None } else { site.pin_at(&primary_url).await? };
     let add = AddSite {
         name: request.name,
         own_name: request.own_name,
-        primary_url: request.url.unwrap_or_else(|| site.url_for_sites()),
+        primary_url,
+        tls_pin,
         lifetime: request.lifetime_seconds.map(Duration::from_secs),
     };
     let token = site.registrar.add(add).await?;
     tracing::info!(site = %token.site, "made a join token");
     Ok(Json(AddedSite {
         token: token.to_string(),
+        tls_pin: token.tls_pin.map(|pin| pin.to_string()),
         site: token.site,
         primary_name: token.primary_name,
         primary_url: token.primary_url,
@@ -78,7 +82,7 @@ pub(super) async fn join(
     let token: JoinToken = request.token.parse()?;
     let options = JoinOptions {
         configured_name: site.config.geo.site.clone(),
-        external_url: site.config.http.host.as_ref().map(trimmed),
+        external_url: root(&site.config),
         internal_url: Some(site.url_for_sites()),
     };
     let joined = twinport_geo::join(&site.metadata, &site.blobs, &token, &options).await?;

@@ -41,6 +41,9 @@ pub struct AddSiteRequest {
     pub url: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifetime_seconds: Option<u64>,
+    /// The token leaves out the key of this site's certificate: something else ends TLS in front of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_pin: bool,
 }
 
 /// A join token and what it is good for.
@@ -50,6 +53,9 @@ pub struct AddedSite {
     pub site: String,
     pub primary_name: String,
     pub primary_url: String,
+    /// `sha256:…`, where the new site is to know this one by a key.
+    #[serde(default)]
+    pub tls_pin: Option<String>,
     pub expires_at_us: i64,
 }
 
