@@ -139,12 +139,15 @@ pub(crate) fn data_directory(choice: &SiteChoice) -> anyhow::Result<PathBuf> {
 
 /// The configuration that `serve` would run with.
 pub(crate) fn load(choice: &SiteChoice, addr: Option<String>, lenient: bool) -> anyhow::Result<Config> {
+    Ok(Config::load(&source(choice, addr, lenient))?)
+}
+
+/// Where the configuration of `serve` comes from.
+pub(crate) fn source(choice: &SiteChoice, addr: Option<String>, lenient: bool) -> ConfigSource {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    let source =
-        ConfigSource { file: choice.config.clone(), data: choice.data.clone(), addr, lenient, environment };
-    Ok(Config::load(&source)?)
+    ConfigSource { file: choice.config.clone(), data: choice.data.clone(), addr, lenient, environment }
 }
 
 fn absent(data: &Path) -> String {

@@ -39,8 +39,8 @@ pub use self::{
         ClientCertificate, IncomingBody, Listener, ListenerLimits, Peer, Reloaded, Stalled, Tls, TlsError,
     },
     registry::{Registry, RegistrySettings},
-    serve::{Ready, ServeOptions, serve},
+    serve::{Ready, Reread, ServeOptions, serve},
     start_error::StartError,
-    telemetry::{LogGuard, install_logging},
+    telemetry::{LogControl, LogGuard, install_logging},
     v2::{RouteClass, V2Service, v2_service},
 };

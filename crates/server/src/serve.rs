@@ -3,17 +3,19 @@
 
 mod front;
 mod identity;
+mod reload;
+mod service_manager;
 mod signals;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{ffi::OsString, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{net::lookup_host, sync::oneshot};
+use tokio::{net::lookup_host, signal::unix::Signal, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 use twinport_blobs::Blobs;
 use twinport_geo::Feed;
 use twinport_metadata::{Clock, Database, Metadata, OpenOptions, PostgresOptions};
 
-use self::front::Front;
+use self::{front::Front, service_manager::ServiceManager};
 use crate::{
     admin_api,
     config::{Config, ConfigSource, DatabaseConfig, ListenAddress, MainAddress, UploadPurging},
@@ -27,7 +29,7 @@ use crate::{
     replication::Replication,
     site::{Parts, RunningSite, root},
     start_error::StartError,
-    telemetry::{Metrics, Observer},
+    telemetry::{LogControl, Metrics, Observer},
     v2::v2_service,
 };
 
@@ -44,6 +46,17 @@ pub struct ServeOptions {
     pub ready: Option<oneshot::Sender<Ready>>,
     /// Stops the site as SIGTERM does.
     pub stop: CancellationToken,
+    /// What SIGHUP reads again besides the certificate.
+    pub reread: Option<Reread>,
+    /// Where the service manager listens: `NOTIFY_SOCKET`.
+    pub notify_socket: Option<OsString>,
+}
+
+/// What SIGHUP reads again, and what it acts on.
+#[derive(Debug)]
+pub struct Reread {
+    pub source: ConfigSource,
+    pub log: LogControl,
 }
 
 /// A site that serves.
@@ -59,6 +72,7 @@ pub struct Ready {
 /// [`StartError`] says what stands in the way and what to do about it.
 pub async fn serve(config: Config, options: ServeOptions) -> Result<(), StartError> {
     signals::watch(options.stop.clone())?;
+    let hangups = signals::hangups()?;
     for warning in &config.warnings {
         tracing::warn!(setting = %warning, "configuration");
     }
@@ -66,7 +80,7 @@ pub async fn serve(config: Config, options: ServeOptions) -> Result<(), StartErr
     let blobs = Blobs::open_local(config.storage.root.clone()).await?;
     let metadata =
         Metadata::open(OpenOptions { database: database(&config, &data), clock: Clock::System }).await?;
-    let served = run(config, &data, metadata.clone(), blobs, options).await;
+    let served = run(config, &data, metadata.clone(), blobs, options, hangups).await;
     metadata.close().await;
     served
 }
@@ -77,6 +91,7 @@ async fn run(
     metadata: Metadata,
     blobs: Blobs,
     options: ServeOptions,
+    hangups: Signal,
 ) -> Result<(), StartError> {
     identity::check(&metadata, &blobs, &config.storage.root).await?;
     let recovered = twinport_upkeep::recover(&metadata, &blobs).await?;
@@ -142,15 +157,19 @@ async fn run(
         tokio::join!(main.serve(front, closing.clone()), admin.serve(admin_front, closing.clone()), debug)
     };
     tracing::info!(address = %shown(&site), data = %data.path().display(), database = site.metadata.backend(), "serving");
+    let manager = ServiceManager::at(options.notify_socket.as_deref());
+    manager.ready();
     if let Some(ready) = options.ready {
         // Whoever asked may have gone; the site serves on.
         ready.send(Ready { address }).ok();
     }
     let stopping = async {
         options.stop.cancelled().await;
+        manager.stopping();
         drain(&site, &closing).await;
     };
-    let ((in_time, ..), ()) = tokio::join!(serving, stopping);
+    let reloading = reload::at_each(hangups, &site, options.reread, &manager, closing.clone());
+    let ((in_time, ..), (), ()) = tokio::join!(serving, stopping, reloading);
     if let Some(purging) = purging {
         purging.abort();
     }

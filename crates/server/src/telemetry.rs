@@ -5,7 +5,7 @@ mod metrics;
 mod request;
 mod writer;
 
-pub use self::logging::{LogGuard, install_logging};
+pub use self::logging::{LogControl, LogGuard, install_logging};
 pub(crate) use self::{
     metrics::{GeoFigures, Metrics, SiteFigures, TlsCounters},
     request::Observer,

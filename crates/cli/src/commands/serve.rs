@@ -3,16 +3,17 @@
 use std::{io::Read as _, time::Duration};
 
 use tokio_util::sync::CancellationToken;
-use twinport_server::{Ready, ServeOptions, install_logging, serve as run};
+use twinport_server::{Config, Ready, Reread, ServeOptions, install_logging, serve as run};
 
-use crate::{admin_client::load, arguments::ServeArguments, output};
+use crate::{admin_client::source, arguments::ServeArguments, output};
 
 /// How long requests under way may go on once the parent is gone.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
-    let config = load(&arguments.site, arguments.addr.clone(), arguments.lenient)?;
-    let _log = install_logging(&config.log)?;
+    let source = source(&arguments.site, arguments.addr.clone(), arguments.lenient);
+    let config = Config::load(&source)?;
+    let log = install_logging(&config.log)?;
     let stop = CancellationToken::new();
     if arguments.exit_with_parent {
         stop_with_standard_input(stop.clone())?;
@@ -25,7 +26,9 @@ pub(super) async fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
             }
         });
     }
-    run(config, ServeOptions { ready: Some(ready), stop }).await?;
+    let reread = Some(Reread { source, log: log.control() });
+    let notify_socket = std::env::var_os("NOTIFY_SOCKET");
+    run(config, ServeOptions { ready: Some(ready), stop, reread, notify_socket }).await?;
     Ok(())
 }
 

@@ -65,6 +65,8 @@ impl SiteProcess {
             .kill_on_drop(true)
             // Ctrl-C is for the demo, which ends its sites in order.
             .process_group(0);
+        // The demo itself is what a service manager would wait for.
+        command.env_remove("NOTIFY_SOCKET");
         for (variable, _) in std::env::vars_os() {
             if variable.to_string_lossy().starts_with("REGISTRY_") {
                 command.env_remove(variable);

@@ -1,6 +1,6 @@
-//! SIGTERM and SIGINT: the first drains, the second ends the process at once.
+//! SIGTERM and SIGINT: the first drains, the second ends the process at once. SIGHUP has things read again.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::start_error::StartError;
@@ -23,4 +23,9 @@ pub(super) fn watch(stop: CancellationToken) -> Result<(), StartError> {
         std::process::exit(status);
     });
     Ok(())
+}
+
+/// Each SIGHUP; from now on it no longer ends the process.
+pub(super) fn hangups() -> Result<Signal, StartError> {
+    signal(SignalKind::hangup()).map_err(StartError::Signals)
 }

@@ -1,8 +1,11 @@
 //! Structured log lines on standard error, as text for people or as JSON for machines.
 
-use std::io::IsTerminal as _;
+use std::{io::IsTerminal as _, sync::Arc};
 
-use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use parking_lot::Mutex;
+use tracing_subscriber::{
+    Layer as _, Registry, filter::Targets, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+};
 
 use super::writer::{LineWriter, WriterGuard};
 use crate::{
@@ -12,7 +15,44 @@ use crate::{
 
 /// Writes out what is still queued when it is dropped; keep it until the process ends.
 #[must_use = "log lines still queued are written when the guard is dropped"]
-pub struct LogGuard(#[expect(dead_code, reason = "held for its drop")] WriterGuard);
+pub struct LogGuard {
+    control: LogControl,
+    #[expect(dead_code, reason = "held for its drop")]
+    writer: WriterGuard,
+}
+
+impl LogGuard {
+    /// What changes the level while the process runs.
+    #[must_use]
+    pub fn control(&self) -> LogControl {
+        self.control.clone()
+    }
+}
+
+/// Changes what is logged while the process runs.
+#[derive(Debug, Clone)]
+pub struct LogControl {
+    filter: reload::Handle<Targets, Registry>,
+    level: Arc<Mutex<String>>,
+}
+
+impl LogControl {
+    /// Logs by this level or these directives from now on; whether that is a change.
+    ///
+    /// # Errors
+    /// [`StartError::Logging`] for a text that is neither.
+    pub fn set_level(&self, level: &str) -> Result<bool, StartError> {
+        let failed = |reason| StartError::Logging { filter: level.to_owned(), reason };
+        let filter = filter(level).map_err(failed)?;
+        let mut current = self.level.lock();
+        if *current == level {
+            return Ok(false);
+        }
+        self.filter.reload(filter).map_err(|error| failed(error.to_string()))?;
+        level.clone_into(&mut current);
+        Ok(true)
+    }
+}
 
 /// Sends log lines of this process to standard error, from now on.
 ///
@@ -33,15 +73,19 @@ pub fn install_logging(config: &LogConfig) -> Result<LogGuard, StartError> {
             layer.with_ansi(colours).boxed()
         }
     };
+    let (filter, handle) = reload::Layer::new(filter);
+    let control = LogControl { filter: handle, level: Arc::new(Mutex::new(config.level.clone())) };
     tracing_subscriber::registry()
         .with(layer.with_filter(filter))
         .try_init()
         .map_err(|error| failed(error.to_string()))?;
-    Ok(LogGuard(guard))
+    Ok(LogGuard { control, writer: guard })
 }
 
 /// Reads `info`, or directives such as `info,twinport_geo=debug`; Distribution's `panic` and `fatal` mean `error`.
-pub(super) fn filter(text: &str) -> Result<EnvFilter, String> {
+///
+/// Only what needs no lock of its own to be asked: a site asks for every line of every request.
+pub(super) fn filter(text: &str) -> Result<Targets, String> {
     let text = match text {
         "panic" | "fatal" => "error",
         "warning" => "warn",
@@ -51,7 +95,7 @@ pub(super) fn filter(text: &str) -> Result<EnvFilter, String> {
     if !level && !text.contains('=') {
         return Err("use error, warn, info, debug or trace".to_owned());
     }
-    EnvFilter::builder().parse(text).map_err(|error| error.to_string())
+    text.parse::<Targets>().map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
