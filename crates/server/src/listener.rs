@@ -1,6 +1,7 @@
 //! Accepts connections and serves HTTP/1.1 and HTTP/2 on them until told to stop.
 //! Invariant: nobody holds a connection for nothing: headers, bodies, readers and their number are all bounded (A10).
 
+mod activity;
 mod connection;
 mod request_body;
 mod stream;

@@ -9,12 +9,13 @@ use axum::body::Body;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
+use super::activity::Activity;
 use super::stream::Stream;
 use super::{Client, IncomingBody, ListenerLimits};
 
@@ -26,6 +27,8 @@ const STREAMS: u32 = 128;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 const PING: Duration = Duration::from_secs(20);
+/// How long an HTTP/2 connection may take to end once it is not wanted any more.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves the requests of one connection. When `draining` fires, the one under way is the last.
 pub(super) async fn serve<S>(
@@ -55,8 +58,19 @@ pub(super) async fn serve<S>(
         }
         service.clone().call(request)
     });
-    let io = TokioIo::new(stream);
     if is_http2 {
+        let activity = Activity::default();
+        stream.tell(activity.clone());
+        let handled = activity.clone();
+        let service = service_fn(move |request| {
+            let (handled, answer) = (handled.request_begins(), service.call(request));
+            async move {
+                let answer = answer.await;
+                drop(handled);
+                answer
+            }
+        });
+        let io = TokioIo::new(stream);
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
@@ -66,9 +80,20 @@ pub(super) async fn serve<S>(
             .initial_connection_window_size(CONNECTION_WINDOW)
             .keep_alive_interval(PING)
             .keep_alive_timeout(PING);
-        let connection = pin!(builder.serve_connection(io, service));
-        until_drained(connection, draining, http2::Connection::graceful_shutdown).await;
+        let patience = limits.header_timeout.max(limits.write_timeout);
+        let mut connection = pin!(builder.serve_connection(io, service));
+        let served = until_drained(connection.as_mut(), draining, http2::Connection::graceful_shutdown);
+        let ceased = tokio::select! {
+            () = served => false,
+            () = activity.ceases(patience) => true,
+        };
+        if ceased {
+            // Whoever is there is told, and not waited for.
+            connection.as_mut().graceful_shutdown();
+            drop(timeout(FAREWELL, connection).await);
+        }
     } else {
+        let io = TokioIo::new(stream);
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())

@@ -13,6 +13,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_rustls::server::TlsStream;
+
+use super::activity::Activity;
 
 /// After the answer, a client that goes on sending has this long in all, and may pause this long.
 const LINGER: Duration = Duration::from_secs(30);
@@ -29,6 +32,8 @@ pub(super) struct Stream {
     timer: Option<Pin<Box<Sleep>>>,
     armed: bool,
     closing: Closing,
+    /// Told of what is written, where somebody wants to know.
+    activity: Option<Activity>,
 }
 
 #[derive(Debug)]
@@ -75,11 +80,16 @@ impl Stream {
             timer: None,
             armed: false,
             closing: Closing::Open,
+            activity: None,
         }
     }
 
     pub(super) fn set_write_timeout(&mut self, timeout: Duration) {
         self.write_timeout = timeout;
+    }
+
+    pub(super) fn tell(&mut self, activity: Activity) {
+        self.activity = Some(activity);
     }
 
     /// The flag that says that a request's body was left unread.
@@ -114,6 +124,12 @@ impl Stream {
             timer.as_mut().reset(deadline);
         }
         timer.as_mut().poll(cx)
+    }
+
+    fn counted(&self, written: &Poll<io::Result<usize>>) {
+        if let (Some(activity), Poll::Ready(Ok(bytes))) = (&self.activity, written) {
+            activity.wrote(*bytes);
+        }
     }
 
     /// Passes on what writing said; a peer that takes nothing for too long is an error.
@@ -165,6 +181,7 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = self.socket_mut().poll_write(cx, bytes);
+        self.counted(&written);
         self.watched(written, cx)
     }
 
@@ -174,6 +191,7 @@ impl AsyncWrite for Stream {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = self.socket_mut().poll_write_vectored(cx, slices);
+        self.counted(&written);
         self.watched(written, cx)
     }
 

@@ -290,6 +290,30 @@ async fn a10_a_tls_client_that_stops_reading_is_let_go() {
 }
 
 #[tokio::test]
+async fn a10_http2_connections_that_nothing_comes_of_give_their_places_back() {
+    let shown = KeyedCertificate::self_signed().unwrap();
+    let limits = ListenerLimits {
+        header_timeout: Duration::from_millis(700),
+        write_timeout: Duration::from_millis(700),
+        max_connections: 1,
+        ..ListenerLimits::default()
+    };
+    let site = Site::start_with_tls(files(&shown).load(), limits).await;
+    let client = || trusting(&shown.certificate).build().unwrap();
+    let bytes = content(3, 32 << 20);
+    let digest = Digest::sha256(&bytes);
+    let idle = client();
+    let pushed = idle.post(https(&site, &format!("/v2/x/blobs/uploads/?digest={digest}"))).body(bytes);
+    assert_eq!(pushed.seen().await.status, 201);
+    // The pool holds on to the only connection, and answers its pings.
+    let stuck = client().get(https(&site, &format!("/v2/x/blobs/{digest}"))).send().await.unwrap();
+    assert_eq!(stuck.version(), http::Version::HTTP_2);
+    // Nobody takes more of that answer than a window.
+    assert_eq!(client().get(https(&site, "/v2/")).seen().await.status, 200);
+    drop((idle, stuck));
+}
+
+#[tokio::test]
 async fn the_event_of_a_change_names_the_certificate_of_its_client() {
     let shown = KeyedCertificate::self_signed().unwrap();
     let authority = Authority::new("ours").unwrap();
