@@ -2,7 +2,8 @@
 # Types the lines of a page at machines of its own, and fails where a reader would. Sourced by scripts/test-docs.
 #
 # A line `NAME$ COMMAND`, in a code block or alone in an HTML comment, is typed at machine NAME: a folder with one site on
-# loopback, of which https://NAME.example.com is the address. `twinport-join-v1.…` is the token that was printed last.
+# loopback, of which https://NAME.example.com is the address: by that name for curl where the machine's config.yml has
+# `tls:`, else in clear. `twinport-join-v1.…` is the token that was printed last.
 # Besides what a shell knows: `push REPOSITORY` pushes a small artifact, `eventually whole` waits until a secondary has
 # everything and has compared it, `lose` ends the site and removes its data.
 
@@ -27,11 +28,15 @@ leave_machines() {
 
 type_at() {
   local machine=$sandbox/$1 line=$2 out status=0
-  [ -d "$machine" ] || { mkdir "$machine"; free_port >"$machine/port"; }
+  [ -d "$machine" ] || {
+    mkdir "$machine"
+    free_port >"$machine/port"
+    echo "connect-to = \"$1.example.com:443:$(address_of "$machine")\"" >>"$sandbox/.curlrc"
+  }
   echo "$1\$ $line"
   case $line in
     "twinport serve"*) serve_at "$machine" "$line" ;;
-    "push "*) push_artifact "$(address_of "$machine")" "${line#push }" ;;
+    "push "*) push_artifact "$(url_of "$machine")" "${line#push }" ;;
     "eventually whole") eventually 120 whole_at "$machine" || { whole_at "$machine"; return 1; } ;;
     lose)
       stop "$(cat "$machine/pid")" KILL
@@ -47,7 +52,12 @@ type_at() {
   esac
 }
 
-run_at() { (cd "$1" && PATH=$sandbox/bin:$PATH NO_COLOR=1 bash -euo pipefail -c "$2" </dev/null); }
+run_at() { (cd "$1" && CURL_HOME=$sandbox PATH=$sandbox/bin:$PATH NO_COLOR=1 bash -euo pipefail -c "$2" </dev/null); }
+
+has_tls() { grep -qs '^ *tls:' "$1/config.yml"; }
+
+# Where a machine's site is, for those who do not look at names.
+url_of() { if has_tls "$1"; then echo "https://$(address_of "$1")"; else echo "http://$(address_of "$1")"; fi; }
 
 address_of() { echo "127.0.0.1:$(cat "$1/port")"; }
 
@@ -55,7 +65,9 @@ with_addresses() {
   local line=$1 machine
   for machine in "$sandbox"/*/port; do
     machine=$(dirname "$machine")
-    line=${line//https:\/\/$(basename "$machine").example.com/http://$(address_of "$machine")}
+    # curl looks the certificate's name up in its configuration; a site has no such thing.
+    if has_tls "$machine" && [[ $line == curl\ * ]]; then continue; fi
+    line=${line//https:\/\/$(basename "$machine").example.com/$(url_of "$machine")}
   done
   echo "$line"
 }
@@ -70,7 +82,7 @@ serve_at() {
   ! gone $pid || { tail -n 20 "$machine/log"; return 1; }
 }
 
-ready_or_gone() { curl -fsS -o /dev/null "http://$(address_of "$1")/readyz" || gone "$2"; }
+ready_or_gone() { curl -fsSk -o /dev/null "$(url_of "$1")/readyz" || gone "$2"; }
 
 whole_at() {
   run_at "$1" 'twinport geo status --output json' | jq -e '.replication
@@ -83,8 +95,8 @@ whole_at() {
 push_artifact() {
   local digest manifest
   digest=sha256:$(printf '{}' | sha256sum | cut -d' ' -f1)
-  curl -fsS -o /dev/null -X POST -H 'Content-Type: application/octet-stream' --data-binary '{}' "http://$1/v2/$2/blobs/uploads/?digest=$digest"
+  curl -fsSk -o /dev/null -X POST -H 'Content-Type: application/octet-stream' --data-binary '{}' "$1/v2/$2/blobs/uploads/?digest=$digest"
   manifest=$(jq -cn --arg d "$digest" '{mediaType: "application/vnd.oci.empty.v1+json", digest: $d, size: 2} as $empty
     | {schemaVersion: 2, mediaType: "application/vnd.oci.image.manifest.v1+json", artifactType: "application/vnd.example", config: $empty, layers: [$empty]}')
-  curl -fsS -o /dev/null -X PUT -H 'Content-Type: application/vnd.oci.image.manifest.v1+json' --data-binary "$manifest" "http://$1/v2/$2/manifests/latest"
+  curl -fsSk -o /dev/null -X PUT -H 'Content-Type: application/vnd.oci.image.manifest.v1+json' --data-binary "$manifest" "$1/v2/$2/manifests/latest"
 }
