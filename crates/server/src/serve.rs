@@ -80,7 +80,7 @@ pub async fn serve(config: Config, options: ServeOptions) -> Result<(), StartErr
     let blobs = Blobs::open_local(config.storage.root.clone()).await?;
     let metadata =
         Metadata::open(OpenOptions { database: database(&config, &data), clock: Clock::System }).await?;
-    let served = run(config, &data, metadata.clone(), blobs, options, hangups).await;
+    let served = Box::pin(run(config, &data, metadata.clone(), blobs, options, hangups)).await;
     metadata.close().await;
     served
 }
