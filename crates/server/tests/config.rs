@@ -139,10 +139,13 @@ fn a_site_may_listen_on_a_socket_file_and_below_a_prefix() {
 
 #[test]
 fn what_is_said_of_tls_is_shown_and_reads_back() {
-    let text = "version: 0.1\nhttp:\n  tls:\n    certificate: /c\n    key: /k\n    clientcas: [/ca, /other]\n    clientauth: \
+    let old = load("version: 0.1\nhttp:\n  tls: {certificate: /c, key: /k, minimumtls: tls1.0}\n").unwrap();
+    assert!(old.warnings[0].starts_with("line 3: tls1.0 is not spoken any more"), "{:?}", old.warnings);
+    let text = "version: 0.1\nhttp:\n  http2: {disabled: true}\n  tls:\n    certificate: /c\n    key: /k\n    clientcas: [/ca, /other]\n    clientauth: \
                 verify-client-cert-if-given\n    minimumtls: tls1.3\n    ciphersuites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]\n";
     let config = load(text).unwrap();
     let tls = config.http.tls.clone().unwrap();
+    assert!(!tls.http2);
     assert_eq!(tls.client_auth, ClientAuth::IfGiven);
     assert_eq!(tls.minimum, TlsVersion::Tls13);
     assert_eq!(tls.client_cas.len(), 2);

@@ -65,6 +65,11 @@ impl Reader<'_> {
         self.findings.problems.push(Problem::new(&origin, message));
     }
 
+    fn warning(&mut self, path: &str, message: String) {
+        let origin = self.tree.at(path).map_or(Origin::Line(1), |node| node.origin.clone());
+        self.findings.warnings.push(Problem::new(&origin, message));
+    }
+
     fn text(&mut self, path: &str) -> Option<String> {
         let node = self.tree.at(path)?;
         if let Value::Scalar(text) = &node.value {

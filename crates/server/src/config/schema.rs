@@ -107,7 +107,7 @@ pub(crate) const RULES: &[Rule] = &[
         "certificates are not fetched by this version: let an ACME client write http.tls.certificate and http.tls.key",
     ),
     needless("http.headers", "security headers are set by the server"),
-    needless("http.http2", "HTTP/2 is spoken when the client asks for it"),
+    used("http.http2.disabled"),
     needless("http.h2c", "HTTP/2 is spoken when the client asks for it"),
     used("http.debug.addr"),
     used("http.debug.prometheus.enabled"),

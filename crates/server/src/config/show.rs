@@ -79,6 +79,9 @@ impl Config {
 
     fn show_tls(&self, lines: &mut Vec<String>) {
         let Some(tls) = &self.http.tls else { return };
+        if !tls.http2 {
+            lines.push("  http2: {disabled: true}".to_owned());
+        }
         lines.push("  tls:".to_owned());
         lines.push(format!("    certificate: {}", quoted(&tls.certificate.to_string_lossy())));
         lines.push(format!("    key: {}", quoted(&tls.key.to_string_lossy())));

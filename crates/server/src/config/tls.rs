@@ -15,6 +15,8 @@ pub struct TlsConfig {
     pub minimum: TlsVersion,
     /// The suites of TLS 1.2, by their IANA names; empty: all good ones. Those of TLS 1.3 are always on.
     pub cipher_suites: Vec<String>,
+    /// Whether HTTP/2 is offered: `http.http2.disabled` says not.
+    pub http2: bool,
 }
 
 /// `http.tls.clientauth`; only looked at where there are client CAs.

@@ -36,6 +36,7 @@ fn files(shown: &KeyedCertificate) -> Files {
         client_auth: ClientAuth::Required,
         minimum: TlsVersion::Tls12,
         cipher_suites: Vec::new(),
+        http2: true,
     };
     Files { directory, config }
 }
@@ -92,6 +93,17 @@ async fn an_image_is_pushed_and_pulled_over_tls_by_both_versions_of_http() {
         assert_eq!(pulled.version(), version);
         assert_eq!(pulled.bytes().await.unwrap(), layer);
     }
+}
+
+#[tokio::test]
+async fn where_http2_is_switched_off_it_is_not_offered() {
+    let shown = KeyedCertificate::self_signed().unwrap();
+    let mut files = files(&shown);
+    files.config.http2 = false;
+    let site = Site::start_with_tls(files.load(), ListenerLimits::default()).await;
+    let client = trusting(&shown.certificate).build().unwrap();
+    let answer = client.get(https(&site, "/v2/")).send().await.unwrap();
+    assert_eq!(answer.version(), http::Version::HTTP_11);
 }
 
 #[tokio::test]

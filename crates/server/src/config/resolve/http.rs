@@ -94,6 +94,10 @@ impl Reader<'_> {
             ClientAuth::parse,
         );
         let minimum = self.parsed("http.tls.minimumtls", "tls1.2 or tls1.3", TlsVersion::parse);
+        if let Some(old @ ("tls1.0" | "tls1.1")) = self.text("http.tls.minimumtls").as_deref() {
+            let message = format!("{old} is not spoken any more: http.tls.minimumtls is taken for tls1.2");
+            self.warning("http.tls.minimumtls", message);
+        }
         let cipher_suites = self.list("http.tls.ciphersuites");
         for name in &cipher_suites {
             if !crate::listener::is_cipher_suite(name) {
@@ -120,6 +124,7 @@ impl Reader<'_> {
             client_auth: client_auth.unwrap_or_default(),
             minimum: minimum.unwrap_or_default(),
             cipher_suites,
+            http2: !self.boolean("http.http2.disabled").unwrap_or(false),
         })
     }
 }

@@ -112,7 +112,8 @@ pub(super) fn build(config: &TlsConfig, files: &Files) -> Result<Material, TlsEr
         key: config.key.clone(),
         reason: error.to_string(),
     })?;
-    server.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
+    let protocols: &[_] = if config.http2 { &[HTTP2, HTTP1] } else { &[HTTP1] };
+    server.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     // A session is kept by its client, under a key of this material alone.
     server.ticketer = aws_lc_rs::Ticketer::new().map_err(setup)?;
     Ok(Material { server: Arc::new(server), chain, expires_at_us })

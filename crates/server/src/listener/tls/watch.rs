@@ -56,6 +56,7 @@ mod tests {
             client_auth: ClientAuth::Required,
             minimum: TlsVersion::Tls12,
             cipher_suites: Vec::new(),
+            http2: true,
         };
         let tls = Tls::load(config, Clock::System).unwrap();
         let stop = CancellationToken::new();
