@@ -78,8 +78,8 @@ pub async fn serve(config: Config, options: ServeOptions) -> Result<(), StartErr
     }
     let data = open_data(&config).await?;
     let blobs = Blobs::open_local(config.storage.root.clone()).await?;
-    let metadata =
-        Metadata::open(OpenOptions { database: database(&config, &data), clock: Clock::System }).await?;
+    let opening = OpenOptions { database: database(&config, &data), clock: Clock::System };
+    let metadata = Box::pin(Metadata::open(opening)).await?;
     let served = Box::pin(run(config, &data, metadata.clone(), blobs, options, hangups)).await;
     metadata.close().await;
     served

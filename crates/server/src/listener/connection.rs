@@ -23,6 +23,9 @@ use super::{Client, IncomingBody, ListenerLimits};
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// More than the 32 KiB that requests may use, so that one over the limit is still answered in words.
 const MAX_HEADERS: usize = 64 << 10;
+/// What one HTTP/1 connection may hold of what it reads; the bytes of a body are handed on without a copy, so a piece of
+/// it keeps all of this.
+const READ_BUFFER: usize = 128 << 10;
 const STREAMS: u32 = 128;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
@@ -67,7 +70,8 @@ pub(super) async fn serve<S>(
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout)
-            .max_header_size(MAX_HEADERS);
+            .max_header_size(MAX_HEADERS)
+            .max_buf_size(READ_BUFFER);
         let connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         until_drained(connection, draining, http1::Connection::graceful_shutdown).await;
     }
