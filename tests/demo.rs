@@ -265,7 +265,7 @@ fn a_site_that_is_not_running_is_named_with_what_to_do() {
 fn a_configuration_problem_stops_the_start_with_its_line() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.yml");
-    std::fs::write(&path, "version: 0.1\nhttp:\n  tls: {certificate: c, key: k}\n").unwrap();
+    std::fs::write(&path, "version: 0.1\nlog:\n  level: loud\n").unwrap();
     let mut child = twinport(&["serve", "--config"])
         .arg(&path)
         .stderr(Stdio::piped())
@@ -275,5 +275,5 @@ fn a_configuration_problem_stops_the_start_with_its_line() {
     let mut told = String::new();
     child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
     assert!(!child.wait().unwrap().success());
-    assert!(told.contains("line 3: http.tls"), "{told}");
+    assert!(told.contains("line 3: log.level"), "{told}");
 }

@@ -1,5 +1,7 @@
 //! SIGTERM and SIGINT: the first drains, the second ends the process at once. SIGHUP has things read again.
 
+use std::io::Write as _;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +21,9 @@ pub(super) fn watch(stop: CancellationToken) -> Result<(), StartError> {
         wait().await;
         stop.cancel();
         let status = wait().await;
-        tracing::warn!("a second signal: ending at once, requests under way are broken off");
+        // Not through the log, whose writer would not live to write it.
+        let said = "a second signal: ending at once, requests under way are broken off";
+        drop(writeln!(std::io::stderr(), "twinport: {said}"));
         std::process::exit(status);
     });
     Ok(())

@@ -22,8 +22,8 @@ const HTTP1: &[u8] = b"http/1.1";
 /// Why TLS cannot be spoken with the files that are there.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("cannot read {path}, the file of {setting}: {source}", path = .path.display())]
-    Read { path: PathBuf, setting: &'static str, source: std::io::Error },
+    #[error("cannot read {path}, the file of {setting}: {reason}", path = .path.display())]
+    Read { path: PathBuf, setting: &'static str, reason: std::io::Error },
     #[error(
         "{path} ({setting}) holds no certificate: it must be PEM, and begin with the site's own certificate",
         path = .path.display()
@@ -77,7 +77,7 @@ impl Files {
 }
 
 fn read(path: &Path, setting: &'static str) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), setting, source })
+    std::fs::read(path).map_err(|reason| TlsError::Read { path: path.to_owned(), setting, reason })
 }
 
 /// What new connections get.
