@@ -75,7 +75,8 @@ impl Strace {
     /// When strace cannot attach to one of them.
     pub fn attach(processes: &[u32], output: &Path) -> anyhow::Result<Self> {
         let mut command = Command::new("strace");
-        command.args(["-f", "-y", "-s", "200", "-e", CALLS, "-e", "signal=none", "-o"]).arg(output);
+        // A COMMIT may travel at the end of what it commits.
+        command.args(["-f", "-y", "-s", "16384", "-e", CALLS, "-e", "signal=none", "-o"]).arg(output);
         for process in processes {
             command.arg("-p").arg(process.to_string());
         }
