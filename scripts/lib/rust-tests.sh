@@ -14,6 +14,9 @@ build_tests() {
   lines=$(cargo test --workspace --locked "${arguments[@]}" --no-run 2>&1) || { tail -n 30 <<<"$lines"; failed "build of the tests"; finish; exit 1; }
   for name in "$@"; do
     test_programs[$name]=$(sed -n "s|^ *Executable tests/$name\.rs (\(.*\))$|\1|p" <<<"$lines")
+    case ${test_programs[$name]} in
+      *$'\n'*) failed "two packages have a test program $name: rename one"; finish; exit 1 ;;
+    esac
     case ${test_programs[$name]} in /*) ;; *) test_programs[$name]=$root/${test_programs[$name]} ;; esac
   done
 }

@@ -123,3 +123,13 @@ async fn a_publish_leaves_no_directory_behind_that_an_unpublish_does_not_remove(
     assert!(!directory.try_exists().unwrap());
     assert!(directory.parent().unwrap().is_dir());
 }
+
+#[tokio::test]
+async fn s14_nodes_that_open_one_store_at_once_do_not_disturb_each_other() {
+    let root = tempfile::tempdir().unwrap();
+    let opening = (0..64).map(|_| tokio::spawn(Blobs::open_local(root.path().into())));
+    for opened in futures_util::future::join_all(opening).await {
+        opened.unwrap().unwrap();
+    }
+    assert_eq!(fs::read_dir(root.path().join("twinport/spool")).unwrap().count(), 0);
+}

@@ -29,8 +29,6 @@ pub(crate) const CHUNK_MANIFEST_BYTES: u64 = 8 << 20;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Unsettled items of a repository that are looked at.
 const UNSETTLED: u32 = 10_000;
-/// When to look again after what the primary's return will make due anyway.
-const AWAY: Duration = Duration::from_secs(30);
 
 /// How the work on a repository ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,9 +67,10 @@ pub(crate) async fn work<U: Upstream>(engine: &Engine<U>, uuid: RepositoryUuid, 
         Err(stopped) => stopped,
     };
     let now = engine.now_us();
+    let away = matches!(stop, Stop::Away(_));
     let (reason, wait, failed) = match stop {
         Stop::Lost => return Worked::Settled,
-        Stop::Away(reason) => (reason, AWAY, false),
+        Stop::Away(reason) => (reason, engine.tuning.away, false),
         Stop::Absent(reason) => (reason, engine.backoff(attempts + 1), attempts > 4),
         Stop::Failed(reason) => (reason, engine.backoff(attempts + 1), true),
         Stop::Database(error) => {
@@ -82,10 +81,13 @@ pub(crate) async fn work<U: Upstream>(engine: &Engine<U>, uuid: RepositoryUuid, 
     if failed {
         tracing::warn!(repository = %uuid, %reason, "a repository could not be synced, trying again later");
     }
+    if away {
+        engine.shared.away.add(uuid);
+    }
     let next = now.saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX));
     if let Err(error) = engine.metadata.postpone(uuid, engine.lease, next, &reason, failed).await {
         tracing::warn!(repository = %uuid, %error, "a repository could not be postponed");
-    } else if wait == AWAY && engine.is_connected() {
+    } else if away && engine.is_connected() {
         // It came back just before this was written.
         engine.hasten(uuid).await;
     }

@@ -14,7 +14,7 @@ use self::arrivals::Arrivals;
 use crate::{
     Error, RefusalCode, Result,
     protocol::{Frame, Heartbeat},
-    secondary::{Connection, Engine, Lane},
+    secondary::{Connection, Engine, Lane, Waiting},
     upstream::Upstream,
 };
 
@@ -83,15 +83,31 @@ async fn once<U: Upstream>(engine: &Engine<U>, lost: &mut Option<Instant>) -> Re
         Ok((cursor, stream))
     };
     let (cursor, stream) = connect.await.map_err(Ended::NotConnected)?;
-    if lost.take().is_none_or(|since| since.elapsed() >= OUTAGE) {
-        // What failed while the primary was away need not wait for its own time.
-        engine.metadata.retry_now().await.map_err(|error| Ended::NotConnected(error.into()))?;
-    }
     engine.shared.connection.send_replace(Connection::Connected);
-    engine.scheduler.look_by(Duration::ZERO);
+    let outage = lost.take().is_none_or(|since| since.elapsed() >= OUTAGE);
+    make_due(engine, outage).await.map_err(Ended::Connected)?;
     tracing::info!(seq = cursor.position.seq, "following the primary's log");
     let mut reader = Reader { engine, cursor, arrivals: Arrivals::of(stream) };
     reader.read().await.map_err(Ended::Connected)
+}
+
+/// What waits for the primary's return waits no longer; after an outage that goes for everything that failed.
+async fn make_due<U: Upstream>(engine: &Engine<U>, outage: bool) -> Result<()> {
+    match engine.shared.away.take() {
+        Waiting::For(named) if !outage => {
+            for uuid in named {
+                engine.hasten(uuid).await;
+            }
+        }
+        Waiting::For(_) | Waiting::Many => {
+            if let Err(error) = engine.metadata.retry_now().await {
+                engine.shared.away.many();
+                return Err(error.into());
+            }
+        }
+    }
+    engine.scheduler.look_by(Duration::ZERO);
+    Ok(())
 }
 
 struct Reader<'r, U> {

@@ -2,6 +2,7 @@
 //! Invariant: everything here may end at any point, by a crash or by [`SecondaryHandle::stop`], and goes on from the
 //! database's word alone.
 
+mod away;
 mod progress;
 mod report;
 mod scheduler;
@@ -23,10 +24,11 @@ use uuid::Uuid;
 
 pub use self::status::{Connection, LagStatus, SecondaryStatus};
 use self::{
+    away::Away,
     progress::{Figures, Progress},
     scheduler::Scheduler,
 };
-pub(crate) use self::{scheduler::Lane, tasks::Tasks};
+pub(crate) use self::{away::Waiting, scheduler::Lane, tasks::Tasks};
 use crate::{
     Error, Result, backfill, follow, joining::check_marker, lag::LagTracker, transfer::Transfers,
     upstream::Upstream, verify,
@@ -53,6 +55,8 @@ pub struct Tuning {
     pub retry_first: Duration,
     /// The longest wait after a failure.
     pub retry_most: Duration,
+    /// When to look again after what the primary's return makes due anyway.
+    pub away: Duration,
     /// The longest wait before the log is connected anew.
     pub reconnect_most: Duration,
     /// How long another node waits before it takes over.
@@ -71,6 +75,7 @@ impl Default for Tuning {
             quiet: Duration::from_secs(1),
             retry_first: Duration::from_millis(500),
             retry_most: Duration::from_secs(3_600),
+            away: Duration::from_secs(30),
             reconnect_most: Duration::from_secs(10),
             lease: Duration::from_secs(5),
         }
@@ -107,6 +112,7 @@ impl Secondary {
             lag: Mutex::default(),
             figures: Mutex::default(),
             progress: Progress::default(),
+            away: Away::default(),
         });
         let lease = Lease { holder: Uuid::new_v4(), duration_us: micros(tuning.lease) };
         let engine = Engine {
@@ -177,6 +183,7 @@ pub(crate) struct Shared {
     pub(crate) lag: Mutex<LagTracker>,
     figures: Mutex<Figures>,
     progress: Progress,
+    pub(crate) away: Away,
 }
 
 /// The engine as its tasks see it; cheap to clone.

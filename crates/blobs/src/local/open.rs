@@ -19,6 +19,8 @@ use crate::{Error, Result, SyncPolicy};
 
 const PROBE: &str = "probe";
 const PROBE_LINK: &str = "sha256/probe";
+/// How often other nodes may take the probe away before it counts as a failure.
+const PROBES: u32 = 100;
 /// A second name of a spool on its way over a blob that is already there; one found at open is a crash's.
 pub(super) const REPLACING: &str = ".replacing";
 
@@ -65,34 +67,55 @@ impl LocalBlobs {
         for entry in fs::read_dir(&spool).map_err(|e| Error::io("listing", &spool, e))? {
             let entry = entry.map_err(|e| Error::io("listing", &spool, e))?;
             if entry.file_name().as_encoded_bytes().ends_with(REPLACING.as_bytes()) {
-                fs::remove_file(entry.path()).map_err(|e| Error::io("removing", entry.path(), e))?;
+                match fs::remove_file(entry.path()) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                        return Err(Error::io("removing", entry.path(), e));
+                    }
+                    // Another node that starts on the same store may have been faster.
+                    _ => {}
+                }
             }
         }
         Ok(())
     }
 
-    /// Links a file from the spool into the blobs and takes both names away again.
+    /// Links a file from the spool into the blobs and takes both names away again. Another node that starts on the same
+    /// store does so at the same moment: that the link is there already shows that links can be made, and that the file
+    /// is gone says nothing.
     fn probe_links(&self) -> Result<()> {
-        let failed = |source: Errno| match source {
+        for _ in 0..PROBES {
+            match self.link_probe() {
+                Ok(()) | Err(Errno::EXIST) => return self.clear_probe(),
+                Err(Errno::NOENT) => {}
+                Err(e) => return Err(self.probe_failed(e)),
+            }
+        }
+        Err(self.probe_failed(Errno::NOENT))
+    }
+
+    fn link_probe(&self) -> std::result::Result<(), Errno> {
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+        drop(openat(&self.spool, PROBE, flags, Mode::from_raw_mode(0o600))?);
+        linkat(&self.spool, PROBE, &self.blobs, PROBE_LINK, AtFlags::empty())
+    }
+
+    fn clear_probe(&self) -> Result<()> {
+        for (directory, name) in [(&self.blobs, PROBE_LINK), (&self.spool, PROBE)] {
+            match unlinkat(directory, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(e) => return Err(self.probe_failed(e)),
+            }
+        }
+        Ok(())
+    }
+
+    fn probe_failed(&self, source: Errno) -> Error {
+        match source {
             Errno::NOSPC | Errno::DQUOT | Errno::ROFS | Errno::ACCESS => {
                 Error::io("writing to", &self.root, source)
             }
             _ => Error::HardLinks { path: self.root.clone(), source: source.into() },
-        };
-        let clear = || {
-            for (directory, name) in [(&self.blobs, PROBE_LINK), (&self.spool, PROBE)] {
-                match unlinkat(directory, name, AtFlags::empty()) {
-                    Ok(()) | Err(Errno::NOENT) => {}
-                    Err(e) => return Err(failed(e)),
-                }
-            }
-            Ok(())
-        };
-        clear()?;
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        drop(openat(&self.spool, PROBE, flags, Mode::from_raw_mode(0o600)).map_err(failed)?);
-        linkat(&self.spool, PROBE, &self.blobs, PROBE_LINK, AtFlags::empty()).map_err(failed)?;
-        clear()
+        }
     }
 }
 

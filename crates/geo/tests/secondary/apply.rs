@@ -14,6 +14,7 @@ on_both_databases!(
     r5_a_repository_with_a_failed_tag_is_never_synced,
     r14_one_bad_tag_holds_no_neighbour_and_the_old_tag_stays,
     r14_what_failed_is_tried_again_as_soon_as_the_primary_returns,
+    r14_what_waits_for_the_primary_waits_no_longer_than_a_blink_of_the_connection,
     a_tag_is_never_visible_before_its_blobs,
     a_manifest_deleted_before_it_was_fetched_is_superseded,
     an_unlinked_blob_takes_nothing_else_along,
@@ -131,6 +132,28 @@ async fn r14_what_failed_is_tried_again_as_soon_as_the_primary_returns(mut pair:
     .await;
     // Longer than a mere blink of the connection.
     tokio::time::sleep(std::time::Duration::from_millis(1_200)).await;
+    pair.faults.heal();
+    pair.converged().await;
+}
+
+async fn r14_what_waits_for_the_primary_waits_no_longer_than_a_blink_of_the_connection(mut pair: Pair) {
+    // Left alone, nothing would be tried again within this test.
+    pair.tuning.away = std::time::Duration::from_secs(3_000);
+    pair.tuning.reconnect_most = std::time::Duration::from_millis(200);
+    pair.join_and_start().await;
+    pair.primary.push_image("library/app", &[b"first"], &["first"]).await;
+    pair.converged().await;
+    *pair.faults.manifests_hang.lock() = true;
+    pair.primary.push_image("library/app", &[b"second"], &["second"]).await;
+    pair.ingested().await;
+    pair.faults.set_online(false);
+    until("the repository waits for the primary", async || {
+        let uuid = pair.secondary.metadata.repository(&name("library/app")).await.unwrap().unwrap().uuid;
+        let tracked = pair.secondary.metadata.tracked_repository(uuid).await.unwrap().unwrap();
+        (tracked.attempts == 0).then(|| format!("{tracked:?}"))
+    })
+    .await;
+    // Within less than what counts as an outage.
     pair.faults.heal();
     pair.converged().await;
 }

@@ -56,6 +56,8 @@ pub(crate) struct Faults {
     online: watch::Sender<bool>,
     pub(crate) blobs: Mutex<HashMap<Digest, BlobFault>>,
     pub(crate) absent_manifests: Mutex<Vec<Digest>>,
+    /// Manifests asked for are not answered before the primary goes out of reach.
+    pub(crate) manifests_hang: Mutex<bool>,
     pub(crate) listings: Mutex<ListingFault>,
     pub(crate) frames: Mutex<Option<FrameHook>>,
     /// Calls that fail at random: one in this many.
@@ -74,6 +76,7 @@ impl Default for Faults {
             online: watch::Sender::new(true),
             blobs: Mutex::default(),
             absent_manifests: Mutex::default(),
+            manifests_hang: Mutex::default(),
             listings: Mutex::default(),
             frames: Mutex::default(),
             random: Mutex::default(),
@@ -98,6 +101,7 @@ impl Faults {
         self.set_online(true);
         self.blobs.lock().clear();
         self.absent_manifests.lock().clear();
+        *self.manifests_hang.lock() = false;
         *self.listings.lock() = ListingFault::None;
         *self.frames.lock() = None;
         *self.random.lock() = None;
@@ -246,6 +250,12 @@ impl Upstream for InProcess {
 
     async fn manifest(&self, repository: RepositoryUuid, digest: &Digest) -> Result<ManifestBody> {
         self.peer().await?;
+        if *self.faults.manifests_hang.lock() {
+            let _ = self.faults.online.subscribe().wait_for(|online| !online).await;
+            // The log's end is noticed first.
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            return Err(away("it was switched off"));
+        }
         if self.faults.absent_manifests.lock().contains(digest) {
             return Err(unknown(RefusalCode::ManifestUnknown));
         }
