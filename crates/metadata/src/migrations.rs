@@ -17,12 +17,20 @@ struct Migration {
     postgres: &'static str,
 }
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    name: "init",
-    sqlite: include_str!("../migrations/sqlite/0001_init.sql"),
-    postgres: include_str!("../migrations/postgres/0001_init.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        number: 1,
+        name: "init",
+        sqlite: include_str!("../migrations/sqlite/0001_init.sql"),
+        postgres: include_str!("../migrations/postgres/0001_init.sql"),
+    },
+    Migration {
+        number: 2,
+        name: "keyed tables",
+        sqlite: include_str!("../migrations/sqlite/0002_keyed_tables.sql"),
+        postgres: include_str!("../migrations/postgres/0002_keyed_tables.sql"),
+    },
+];
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (number BIGINT PRIMARY KEY, name TEXT NOT NULL, \
      checksum TEXT NOT NULL, applied_at_us BIGINT NOT NULL)";
@@ -46,7 +54,7 @@ pub(crate) fn newest() -> i64 {
 /// # Errors
 /// [`Error::Refused`] for a schema that is newer than this binary, or that was changed by hand.
 pub(crate) async fn migrate(db: &Db) -> Result<()> {
-    db.write_alone(|tx| Box::pin(apply_missing(tx))).await
+    db.write_alone(|tx| Box::pin(apply_missing(tx, MIGRATIONS))).await
 }
 
 /// The number of the newest migration that the database holds.
@@ -55,7 +63,7 @@ pub(crate) async fn applied(db: &Db) -> Result<i64> {
     row.map_or(Ok(0), |row| row.int(0))
 }
 
-async fn apply_missing(tx: &mut Tx) -> Result<()> {
+async fn apply_missing(tx: &mut Tx, known: &'static [Migration]) -> Result<()> {
     tx.lock_role().await?;
     tx.script(TABLE).await?;
     let applied = tx.query("SELECT number, checksum FROM schema_migrations ORDER BY number", vec![]).await?;
@@ -75,7 +83,7 @@ async fn apply_missing(tx: &mut Tx) -> Result<()> {
             )));
         }
     }
-    for migration in MIGRATIONS.iter().skip(applied.len()) {
+    for migration in known.iter().skip(applied.len()) {
         let sql = migration.sql(tx.dialect());
         tx.script(sql).await?;
         let now = tx.now_us();
@@ -93,4 +101,43 @@ async fn apply_missing(tx: &mut Tx) -> Result<()> {
 
 fn checksum(sql: &str) -> String {
     hex::encode(Sha256::digest(sql))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MIGRATIONS, apply_missing, migrate};
+    use crate::{
+        Clock,
+        db::{Database, Db},
+    };
+
+    #[tokio::test]
+    async fn rows_of_every_rebuilt_table_are_the_same_afterwards() {
+        const ROWS: &str = "INSERT INTO blob_links VALUES (1, x'01', 2, 3, 4, 5), (1, x'02', 3, NULL, NULL, NULL); \
+             INSERT INTO manifest_references VALUES (1, x'03', x'01', 'blob'), (1, x'03', x'04', 'manifest'); \
+             INSERT INTO blobs VALUES (x'01', 10, 'live', NULL, 6, 7, NULL), (x'02', 20, 'condemned', 'x', 8, NULL, 9)";
+        const READS: [&str; 3] = [
+            "SELECT json_group_array(json_array(repository_id, hex(digest), linked_at_us, change, position_epoch, \
+             position_seq)) FROM blob_links",
+            "SELECT json_group_array(json_array(repository_id, hex(manifest), hex(child), kind)) FROM manifest_references",
+            "SELECT json_group_array(json_array(hex(digest), size, state, location, stored_at_us, verified_at_us, \
+             condemned_at_us)) FROM blobs",
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::Sqlite { path: folder.path().join("metadata.db") };
+        let db = Db::connect(&database, &Clock::System).await.unwrap();
+        let read = async || {
+            let mut texts = Vec::new();
+            for sql in READS {
+                texts.push(db.query(sql, vec![]).await.unwrap()[0].text(0).unwrap());
+            }
+            texts
+        };
+        db.write_alone(|tx| Box::pin(apply_missing(tx, &MIGRATIONS[..1]))).await.unwrap();
+        db.script(ROWS).await.unwrap();
+        let before = read().await;
+        assert!(before.iter().all(|rows| rows.matches("],[").count() == 1), "{before:?}");
+        migrate(&db).await.unwrap();
+        assert_eq!(read().await, before);
+    }
 }

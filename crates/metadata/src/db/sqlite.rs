@@ -39,6 +39,11 @@ const IDLE_READERS: usize = 4;
 /// Prepared statements kept per connection.
 const STATEMENTS: usize = 128;
 
+/// The writer's pages in memory: the inner pages of every index that a push adds to.
+const WRITER_CACHE_KIB: i64 = 8 << 10;
+/// Pages of 4 KiB that the WAL takes before they go to the database: pages that change again and again go there once.
+const CHECKPOINT_PAGES: i64 = 4_000;
+
 /// FULL: in WAL mode, NORMAL loses acknowledged commits with the power. OFF, for showing that the durability tests can
 /// fail, is another build.
 const SYNCHRONOUS: &str = if cfg!(feature = "unsynced") { "OFF" } else { "FULL" };
@@ -65,6 +70,8 @@ impl SqliteDb {
         connection.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA busy_timeout = 5000; PRAGMA temp_store = MEMORY;",
         )?;
+        connection.pragma_update(None, "cache_size", WRITER_CACHE_KIB.saturating_neg())?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         connection.pragma_update(None, "synchronous", SYNCHRONOUS)?;
         if !cfg!(feature = "unsynced") {
             sync_directory(path)?;
@@ -242,6 +249,20 @@ where
     }
 }
 
+/// Why the closures of a batch do not commit together.
+enum Abandoned {
+    /// The database ended the transaction.
+    Lost(Error),
+    /// A closure failed after it had changed something.
+    TraceLeft,
+}
+
+impl From<Error> for Abandoned {
+    fn from(error: Error) -> Self {
+        Self::Lost(error)
+    }
+}
+
 /// The one thread that writes.
 struct Writer {
     tx: Tx,
@@ -285,53 +306,91 @@ impl Writer {
         }
     }
 
-    /// Runs the batch in one transaction. `Err` means that nothing of it is stored.
+    /// Runs the batch in one transaction. `Err` means that nothing of it is stored. A savepoint around every closure
+    /// costs a copy of every page it touches, and hardly any closure fails: only after one did, and left something
+    /// behind, all run again with savepoints.
     fn attempt(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {
+        match self.run_all(batch, Self::run_bare) {
+            Err(Abandoned::TraceLeft) => self.run_all(batch, Self::run_in_savepoint),
+            outcome => outcome,
+        }
+        .map_err(|abandoned| match abandoned {
+            Abandoned::Lost(error) => error,
+            Abandoned::TraceLeft => Error::Bug("a savepoint kept what its closure left".to_owned()),
+        })
+    }
+
+    fn run_all(
+        &mut self,
+        batch: &mut [Box<dyn Job>],
+        run: fn(&mut Self, &mut dyn Job) -> Result<(), Abandoned>,
+    ) -> Result<(), Abandoned> {
         self.tx.moved_head = None;
-        at_once(self.tx.script("BEGIN IMMEDIATE"))?;
+        self.control("BEGIN IMMEDIATE")?;
         for job in batch.iter_mut() {
-            if let Err(lost) = self.run_in_savepoint(job.as_mut()) {
+            if let Err(abandoned) = run(self, job.as_mut()) {
                 self.roll_back();
-                return Err(lost);
+                return Err(abandoned);
             }
         }
-        let committed = self.connection().and_then(|connection| {
-            connection.execute_batch("COMMIT").inspect_err(exit_if_not_synced).map_err(Error::from)
-        });
+        let committed = self.control("COMMIT");
         if committed.is_err() {
             self.roll_back();
         }
-        committed
+        Ok(committed?)
     }
 
-    /// `Ok` when the closure succeeded, or failed and left no trace; `Err` when the whole transaction is lost.
-    fn run_in_savepoint(&mut self, job: &mut dyn Job) -> Result<()> {
+    /// `Ok` when the closure succeeded, or failed before it changed anything.
+    fn run_bare(&mut self, job: &mut dyn Job) -> Result<(), Abandoned> {
         let head = self.tx.moved_head;
-        at_once(self.tx.script("SAVEPOINT closure"))?;
+        let before = self.connection()?.total_changes();
         let outcome = job.run(&mut self.tx);
-        // SQLITE_FULL and its like roll back everything, savepoints included: what followed would run outside.
-        if self.connection()?.is_autocommit() {
-            return Err(outcome
-                .err()
-                .unwrap_or_else(|| Error::Bug("a closure ended the transaction".to_owned())));
-        }
-        match outcome {
-            Ok(()) => at_once(self.tx.script("RELEASE closure")),
-            Err(_) => {
-                self.tx.moved_head = head;
-                at_once(self.tx.script("ROLLBACK TO closure"))?;
-                at_once(self.tx.script("RELEASE closure"))
+        self.check_open(&outcome)?;
+        if outcome.is_err() {
+            self.tx.moved_head = head;
+            if self.connection()?.total_changes() != before {
+                return Err(Abandoned::TraceLeft);
             }
         }
+        Ok(())
+    }
+
+    /// `Ok` when the closure succeeded, or failed and left no trace.
+    fn run_in_savepoint(&mut self, job: &mut dyn Job) -> Result<(), Abandoned> {
+        let head = self.tx.moved_head;
+        self.control("SAVEPOINT closure")?;
+        let outcome = job.run(&mut self.tx);
+        self.check_open(&outcome)?;
+        if outcome.is_err() {
+            self.tx.moved_head = head;
+            self.control("ROLLBACK TO closure")?;
+        }
+        Ok(self.control("RELEASE closure")?)
+    }
+
+    /// SQLITE_FULL and its like roll back everything, savepoints included: what followed would run outside.
+    fn check_open(&self, outcome: &Result<()>) -> Result<(), Abandoned> {
+        if self.connection()?.is_autocommit() {
+            let ended = || Error::Bug("a closure ended the transaction".to_owned());
+            return Err(Abandoned::Lost(outcome.as_ref().err().cloned().unwrap_or_else(ended)));
+        }
+        Ok(())
     }
 
     fn roll_back(&mut self) {
         self.tx.moved_head = None;
         if self.connection().is_ok_and(|connection| !connection.is_autocommit())
-            && let Err(error) = at_once(self.tx.script("ROLLBACK"))
+            && let Err(error) = self.control("ROLLBACK")
         {
             tracing::error!(%error, "rollback failed");
         }
+    }
+
+    /// Begins and ends what closures run in; parsed once.
+    fn control(&self, sql: &'static str) -> Result<()> {
+        let run = |connection: &Connection| connection.prepare_cached(sql)?.execute(());
+        run(self.connection()?).inspect_err(exit_if_not_synced)?;
+        Ok(())
     }
 
     fn connection(&self) -> Result<&Connection> {

@@ -1,6 +1,10 @@
 //! Hazard S15: what one closure does, its neighbours in the same COMMIT do not feel.
 
-use std::sync::mpsc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+    mpsc,
+};
 
 use super::on_sqlite;
 use crate::{Error, Metadata, Result};
@@ -76,6 +80,37 @@ async fn s15_a_failing_closure_takes_no_neighbour_along() {
 
     assert!(matches!(answers[..], [Ok(()), Err(Error::ManifestUnknown), Ok(()), Err(Error::Bug(_)), Ok(())]));
     assert_eq!(stored(&site.metadata).await, [0, 2, 4]);
+}
+
+#[tokio::test]
+async fn s15_closures_run_again_only_where_one_that_failed_left_something() {
+    let site = on_sqlite().await;
+    for (before_failing, runs_of_a_neighbour) in
+        [("SELECT 1", 1), ("UPDATE site SET name = 'x' WHERE id = 1", 2)]
+    {
+        let runs = Arc::new(AtomicUsize::new(0));
+        let job = |fails: bool| {
+            let (runs, db) = (Arc::clone(&runs), site.metadata.db.clone());
+            async move {
+                db.write(move |tx| {
+                    let runs = Arc::clone(&runs);
+                    Box::pin(async move {
+                        if fails {
+                            tx.script(before_failing).await?;
+                            return Err(Error::ManifestUnknown);
+                        }
+                        runs.fetch_add(1, Ordering::Relaxed);
+                        tx.execute("UPDATE site SET external_url = 'y' WHERE id = 1", vec![]).await.map(drop)
+                    })
+                })
+                .await
+            }
+        };
+        let answers = in_one_batch(&site.metadata, vec![job(false), job(true), job(false)]).await;
+        assert!(matches!(answers[..], [Ok(()), Err(Error::ManifestUnknown), Ok(())]), "{answers:?}");
+        assert_eq!(runs.load(Ordering::Relaxed), 1 + runs_of_a_neighbour, "{before_failing}");
+        assert_eq!(site.metadata.site().await.unwrap().name, None);
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,1 @@
+-- PostgreSQL keeps every table apart from its keys, so there is nothing to move: see SQLite's change of this number.
