@@ -4,38 +4,28 @@
 
 use std::convert::Infallible;
 use std::fs;
-use std::path::PathBuf;
 
 use bytes::Bytes;
 use futures_util::stream;
-use tempfile::TempDir;
 use twinport_blobs::{Blobs, Progress, SpoolName, Verdict};
 use twinport_oci::{Algorithm, Digest, UploadId};
-use twinport_testkit::PowerCut;
+use twinport_testkit::{PowerCut, Stage};
 
 const CUTS: u64 = 20;
 
-struct Disk {
-    backing: PathBuf,
-    mountpoint: PathBuf,
-    _directory: TempDir,
-}
+struct Disk(Stage);
 
 impl Disk {
     fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let (backing, mountpoint) = (directory.path().join("disk"), directory.path().join("mnt"));
-        fs::create_dir(&backing).unwrap();
-        fs::create_dir(&mountpoint).unwrap();
-        Self { backing, mountpoint, _directory: directory }
+        Self(Stage::new().unwrap())
     }
 
     fn mount(&self) -> PowerCut {
-        PowerCut::mount(&self.backing, &self.mountpoint).unwrap()
+        self.0.mount().unwrap()
     }
 
     async fn open(&self) -> Blobs {
-        Blobs::open_local(self.mountpoint.join("data/blobs")).await.unwrap()
+        Blobs::open_local(self.0.mountpoint.join("data/blobs")).await.unwrap()
     }
 }
 
@@ -80,7 +70,7 @@ async fn lost_over_many_cuts() -> usize {
                 _ => {
                     // Written by a process that died before it synced, picked up from the file alone.
                     let spool = SpoolName::Transfer(digest);
-                    let path = disk.mountpoint.join("data/blobs/twinport/spool").join(spool.to_string());
+                    let path = disk.0.mountpoint.join("data/blobs/twinport/spool").join(spool.to_string());
                     fs::write(path, &content).unwrap();
                     let progress = blobs.rehash(&spool, size, Algorithm::Sha256).await.unwrap();
                     assert_eq!(progress.hasher.finish(), digest);

@@ -28,7 +28,7 @@ pub use memory::MemoryWatch;
 pub use pair::{BINARY_VARIABLE, Pair, program, site_database};
 pub use postgres::{POSTGRES_VARIABLE, TemporaryPostgres, postgres_database, postgres_url};
 pub use postgres_disk::{drop_moved_database, move_postgres_database};
-pub use power_cut::{Faults, PowerCut};
+pub use power_cut::{Faults, PowerCut, Stage};
 pub use proxy::{TcpProxy, Traffic};
 pub use records::Field;
 pub use settings::{SEED_VARIABLE, number, seed};

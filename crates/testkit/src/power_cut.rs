@@ -21,6 +21,7 @@ mod disk;
 mod faults;
 mod node;
 mod server;
+mod stage;
 mod world;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +34,7 @@ use rustix::mount::{UnmountFlags, unmount};
 
 pub use faults::Faults;
 use server::Server;
+pub use stage::Stage;
 use world::World;
 
 /// A mounted disk, served by a thread of this process: a test that aborts (rather than panics) while one of its own

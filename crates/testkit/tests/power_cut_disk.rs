@@ -9,33 +9,20 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
-use tempfile::TempDir;
-use twinport_testkit::PowerCut;
+use twinport_testkit::Stage;
 
-struct Stage {
-    backing: PathBuf,
-    mountpoint: PathBuf,
-    _directory: TempDir,
+/// What a test looks at on a stage.
+trait Sight {
+    fn at(&self, path: &str) -> PathBuf;
+    /// All paths below the backing directory with what files hold, sorted.
+    fn survivors(&self) -> Vec<(String, String)>;
 }
 
-impl Stage {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let (backing, mountpoint) = (directory.path().join("disk"), directory.path().join("mnt"));
-        fs::create_dir(&backing).unwrap();
-        fs::create_dir(&mountpoint).unwrap();
-        Self { backing, mountpoint, _directory: directory }
-    }
-
-    fn mount(&self) -> PowerCut {
-        PowerCut::mount(&self.backing, &self.mountpoint).unwrap()
-    }
-
+impl Sight for Stage {
     fn at(&self, path: &str) -> PathBuf {
         self.mountpoint.join(path)
     }
 
-    /// All paths below the backing directory with what files hold, sorted.
     fn survivors(&self) -> Vec<(String, String)> {
         let mut found = Vec::new();
         collect(&self.backing, &self.backing, &mut found);
@@ -73,8 +60,8 @@ fn write_synced(path: &Path, content: &str) {
 
 #[test]
 fn a_cut_forgets_data_and_entries_that_were_not_synced() {
-    let stage = Stage::new();
-    let disk = stage.mount();
+    let stage = Stage::new().unwrap();
+    let disk = stage.mount().unwrap();
     write_synced(&stage.at("kept"), "both synced");
     fs::write(stage.at("hollow"), "entry synced, data not").unwrap();
     sync_directory(&stage.mountpoint);
@@ -87,9 +74,9 @@ fn a_cut_forgets_data_and_entries_that_were_not_synced() {
 
 #[test]
 fn a_cut_goes_back_to_the_last_sync_of_each_file() {
-    let stage = Stage::new();
+    let stage = Stage::new().unwrap();
     fs::write(stage.backing.join("old"), "from before").unwrap();
-    let disk = stage.mount();
+    let disk = stage.mount().unwrap();
     let mut file = OpenOptions::new().read(true).write(true).open(stage.at("old")).unwrap();
     file.write_all_at(b"FROM", 0).unwrap();
     file.sync_all().unwrap();
@@ -103,14 +90,14 @@ fn a_cut_goes_back_to_the_last_sync_of_each_file() {
 
 #[test]
 fn links_and_renames_count_per_directory() {
-    let stage = Stage::new();
+    let stage = Stage::new().unwrap();
     for directory in ["from", "to", "late"] {
         fs::create_dir(stage.backing.join(directory)).unwrap();
     }
     for name in ["linked", "moved", "swapped"] {
         fs::write(stage.backing.join("from").join(name), name).unwrap();
     }
-    let disk = stage.mount();
+    let disk = stage.mount().unwrap();
     fs::hard_link(stage.at("from/linked"), stage.at("to/linked")).unwrap();
     fs::rename(stage.at("from/moved"), stage.at("to/moved")).unwrap();
     sync_directory(&stage.at("to"));
@@ -135,8 +122,8 @@ fn links_and_renames_count_per_directory() {
 
 #[test]
 fn syncing_a_directory_saves_its_entries_and_not_its_parents() {
-    let stage = Stage::new();
-    let disk = stage.mount();
+    let stage = Stage::new().unwrap();
+    let disk = stage.mount().unwrap();
     fs::create_dir_all(stage.at("a/b")).unwrap();
     write_synced(&stage.at("a/b/lost"), "no parent was synced");
     sync_directory(&stage.at("a/b"));
@@ -153,8 +140,8 @@ fn syncing_a_directory_saves_its_entries_and_not_its_parents() {
 
 #[test]
 fn an_orderly_unmount_keeps_everything() {
-    let stage = Stage::new();
-    let disk = stage.mount();
+    let stage = Stage::new().unwrap();
+    let disk = stage.mount().unwrap();
     fs::create_dir_all(stage.at("a/b")).unwrap();
     fs::write(stage.at("a/b/file"), "not synced").unwrap();
     disk.unmount().unwrap();
@@ -163,8 +150,8 @@ fn an_orderly_unmount_keeps_everything() {
 
 #[test]
 fn a_frozen_disk_answers_nothing_and_saves_nothing() {
-    let stage = Stage::new();
-    let disk = stage.mount();
+    let stage = Stage::new().unwrap();
+    let disk = stage.mount().unwrap();
     let mut file = File::create(stage.at("file")).unwrap();
     sync_directory(&stage.mountpoint);
     file.write_all(b"too late").unwrap();
@@ -179,9 +166,9 @@ fn a_frozen_disk_answers_nothing_and_saves_nothing() {
 
 #[test]
 fn what_survived_is_the_state_of_the_next_mount() {
-    let stage = Stage::new();
+    let stage = Stage::new().unwrap();
     for round in 0..5 {
-        let disk = stage.mount();
+        let disk = stage.mount().unwrap();
         assert_eq!(fs::read_dir(&stage.mountpoint).unwrap().count(), round);
         write_synced(&stage.at(&format!("round-{round}")), "kept");
         sync_directory(&stage.mountpoint);
@@ -193,8 +180,8 @@ fn what_survived_is_the_state_of_the_next_mount() {
 
 #[test]
 fn programs_find_an_ordinary_file_system() {
-    let stage = Stage::new();
-    let disk = stage.mount();
+    let stage = Stage::new().unwrap();
+    let disk = stage.mount().unwrap();
     let (one, two) = (stage.at("one"), stage.at("two"));
     fs::write(&one, "1").unwrap();
     fs::write(&two, "2").unwrap();
@@ -242,9 +229,9 @@ fn programs_find_an_ordinary_file_system() {
 
 #[test]
 fn s5_the_disk_fails_as_it_is_told() {
-    let stage = Stage::new();
+    let stage = Stage::new().unwrap();
     fs::write(stage.backing.join("old"), "unread so far").unwrap();
-    let disk = stage.mount();
+    let disk = stage.mount().unwrap();
     let faults = disk.faults();
     let code = |error: std::io::Error| error.raw_os_error().unwrap();
 
@@ -282,10 +269,10 @@ fn s5_the_disk_fails_as_it_is_told() {
 #[test]
 fn sqlite_keeps_its_commits_where_it_syncs_and_loses_them_where_it_does_not() {
     for (synchronous, kept) in [("FULL", 50), ("OFF", 0)] {
-        let stage = Stage::new();
+        let stage = Stage::new().unwrap();
         fs::create_dir(stage.backing.join("data")).unwrap();
         let path = stage.at("data/metadata.db");
-        let disk = stage.mount();
+        let disk = stage.mount().unwrap();
         let writer = rusqlite::Connection::open(&path).unwrap();
         writer.pragma_update(None, "journal_mode", "wal").unwrap();
         writer.pragma_update(None, "synchronous", "FULL").unwrap();

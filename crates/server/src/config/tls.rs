@@ -19,6 +19,22 @@ pub struct TlsConfig {
     pub http2: bool,
 }
 
+impl TlsConfig {
+    /// This certificate and key, and of the rest what a site does that says nothing.
+    #[must_use]
+    pub fn new(certificate: PathBuf, key: PathBuf) -> Self {
+        Self {
+            certificate,
+            key,
+            client_cas: Vec::new(),
+            client_auth: ClientAuth::default(),
+            minimum: TlsVersion::default(),
+            cipher_suites: Vec::new(),
+            http2: true,
+        }
+    }
+}
+
 /// `http.tls.clientauth`; only looked at where there are client CAs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ClientAuth {

@@ -9,12 +9,16 @@ use std::{
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines waiting at most.
 const QUEUE: usize = 4096;
+/// How long lines gather before they are written together: to wake this thread for each costs a busy site more than to
+/// format it.
+const GATHER: Duration = Duration::from_millis(5);
 
 enum Message {
     Line(Vec<u8>),
@@ -49,6 +53,9 @@ impl LineWriter {
 fn write(output: impl Write, lines: &Receiver<Message>, dropped: &AtomicU64) {
     let mut output = io::BufWriter::with_capacity(64 * 1024, output);
     while let Ok(message) = lines.recv() {
+        if matches!(message, Message::Line(_)) {
+            std::thread::sleep(GATHER);
+        }
         let mut next = Some(message);
         while let Some(message) = next {
             match message {

@@ -29,15 +29,7 @@ struct Files {
 fn files(shown: &KeyedCertificate) -> Files {
     let directory = tempfile::tempdir().unwrap();
     let (certificate, key) = shown.write(directory.path()).unwrap();
-    let config = TlsConfig {
-        certificate,
-        key,
-        client_cas: Vec::new(),
-        client_auth: ClientAuth::Required,
-        minimum: TlsVersion::Tls12,
-        cipher_suites: Vec::new(),
-        http2: true,
-    };
+    let config = TlsConfig::new(certificate, key);
     Files { directory, config }
 }
 

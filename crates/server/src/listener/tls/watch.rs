@@ -43,21 +43,13 @@ mod tests {
     use twinport_testkit::KeyedCertificate;
 
     use super::*;
-    use crate::config::{ClientAuth, TlsConfig, TlsVersion};
+    use crate::config::TlsConfig;
 
     #[tokio::test]
     async fn renewed_files_are_taken_by_themselves_and_broken_ones_are_counted_once() {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = KeyedCertificate::self_signed().unwrap().write(folder.path()).unwrap();
-        let config = TlsConfig {
-            certificate: certificate.clone(),
-            key,
-            client_cas: Vec::new(),
-            client_auth: ClientAuth::Required,
-            minimum: TlsVersion::Tls12,
-            cipher_suites: Vec::new(),
-            http2: true,
-        };
+        let config = TlsConfig::new(certificate.clone(), key);
         let tls = Tls::load(config, Clock::System).unwrap();
         let stop = CancellationToken::new();
         let watching = tokio::spawn(watch(tls.clone(), Duration::from_millis(10), stop.clone()));
