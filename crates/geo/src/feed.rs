@@ -2,6 +2,7 @@
 //!
 //! **Architecture invariant:** a heartbeat's head comes from a sequencer pass begun after its nonce was read.
 
+mod activity;
 mod handshake;
 mod stream;
 
@@ -11,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use twinport_metadata::{Incarnation, LogHead, Metadata, StoredReport};
 
-pub use self::stream::LogFeed;
+pub use self::{activity::ClientActivity, stream::LogFeed};
 use crate::{
     Error, Peer, Refusal, RefusalCode, Result,
     credential::removed,
@@ -23,6 +24,7 @@ use crate::{
 pub struct Feed {
     metadata: Metadata,
     readers: Arc<Mutex<Readers>>,
+    activity: ClientActivity,
 }
 
 #[derive(Default)]
@@ -44,7 +46,13 @@ impl Feed {
     /// A feed of the log of `metadata`; one for the process.
     #[must_use]
     pub fn new(metadata: Metadata) -> Self {
-        Self { metadata, readers: Arc::default() }
+        Self { metadata, readers: Arc::default(), activity: ClientActivity::default() }
+    }
+
+    /// What counts this node's clients, which readers give way to.
+    #[must_use]
+    pub fn activity(&self) -> &ClientActivity {
+        &self.activity
     }
 
     /// Checks where `peer` says it stands, and streams what comes after.
@@ -56,7 +64,14 @@ impl Feed {
         let cursor = LogHead::from(cursor);
         handshake::check(&self.metadata, &peer.site, &cursor).await?;
         let signal = self.signal(peer.site.incarnation)?;
-        Ok(LogFeed::new(self.metadata.clone(), peer.site.incarnation, cursor.position.seq, signal))
+        let sent_seq = cursor.position.seq;
+        Ok(LogFeed::new(
+            self.metadata.clone(),
+            peer.site.incarnation,
+            sent_seq,
+            signal,
+            self.activity.clone(),
+        ))
     }
 
     /// Keeps a peer's report and lets its streams answer the nonce at once.

@@ -242,6 +242,7 @@ impl<U: Upstream> Reader<'_, U> {
         if head.position.seq == self.cursor.position.seq && head.hash != self.cursor.hash {
             return Err(Error::HashMismatch { seq: head.position.seq });
         }
+        self.engine.pace.primary_is(heartbeat.busy);
         self.engine.shared.lag.lock().heartbeat(heartbeat, self.engine.now_us(), Instant::now());
         self.engine.progressed();
         Ok(())

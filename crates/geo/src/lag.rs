@@ -164,7 +164,7 @@ mod tests {
 
     fn heartbeat(nonce: Option<Nonce>, seq: i64, clock_us: i64) -> Heartbeat {
         let head = Head { number: 1, owner: Incarnation::random(), seq, hash: [0; 32] };
-        Heartbeat { nonce, head, clock_us }
+        Heartbeat { nonce, head, clock_us, busy: false }
     }
 
     fn at(start: Instant, ms: u64) -> Instant {

@@ -10,6 +10,7 @@ mod feed;
 mod follow;
 mod joining;
 mod lag;
+mod pace;
 mod primary_address;
 pub mod protocol;
 mod registration;
@@ -25,7 +26,7 @@ pub use self::{
         CREDENTIAL_LIFETIME_S, CredentialVerifier, Peer, SCOPE_PULL, SCOPE_STATUS, SiteKey, key_id,
     },
     error::{Error, Refusal, RefusalCode, Result},
-    feed::{Feed, LogFeed},
+    feed::{ClientActivity, Feed, LogFeed},
     primary_address::{PrimaryAddress, TlsPin},
     registration::{AddSite, Registrar, check_name, check_primary_url},
     site_status::{SiteStanding, SitesStatus},

@@ -30,7 +30,7 @@ use self::{
 };
 pub(crate) use self::{away::Waiting, scheduler::Lane, tasks::Tasks};
 use crate::{
-    Error, Result, backfill, follow, joining::check_marker, lag::LagTracker, transfer::Transfers,
+    Error, Result, backfill, follow, joining::check_marker, lag::LagTracker, pace::Pace, transfer::Transfers,
     upstream::Upstream, verify,
 };
 
@@ -120,6 +120,7 @@ impl Secondary {
             blobs,
             upstream,
             transfers,
+            pace: Pace::new(tuning.transfers),
             tasks: tasks.clone(),
             scheduler: Scheduler::default(),
             shared: Arc::clone(&shared),
@@ -192,6 +193,8 @@ pub(crate) struct Engine<U> {
     pub(crate) blobs: Blobs,
     pub(crate) upstream: Arc<U>,
     pub(crate) transfers: Transfers<U>,
+    /// What listings may ask of the primary.
+    pub(crate) pace: Pace,
     pub(crate) tasks: Tasks,
     pub(crate) scheduler: Scheduler,
     pub(crate) shared: Arc<Shared>,
@@ -207,6 +210,7 @@ impl<U> Clone for Engine<U> {
             blobs: self.blobs.clone(),
             upstream: Arc::clone(&self.upstream),
             transfers: self.transfers.clone(),
+            pace: self.pace.clone(),
             tasks: self.tasks.clone(),
             scheduler: self.scheduler.clone(),
             shared: Arc::clone(&self.shared),

@@ -135,7 +135,11 @@ async fn run(
     if let Some(tls) = &site.tls {
         tokio::spawn(watch_certificate(tls.clone(), CERTIFICATE_LOOKS, closing.clone()));
     }
-    let observer = Observer { metrics: site.metrics.clone(), access_log: site.config.log.access_log };
+    let observer = Observer {
+        metrics: site.metrics.clone(),
+        access_log: site.config.log.access_log,
+        clients: site.feed.activity().clone(),
+    };
     let geo = geo_api::router(GeoApiState::new(site.metadata.clone(), site.blobs.clone(), site.feed.clone()));
     let front = Front::new(
         v2_service(site.registry.clone()),

@@ -9,7 +9,7 @@ use tokio::{
 };
 use twinport_metadata::{Incarnation, LogHead, Metadata, SiteState};
 
-use super::ReaderSignal;
+use super::{ClientActivity, ReaderSignal};
 use crate::{
     Refusal, RefusalCode, Result,
     protocol::{Frame, HEARTBEAT_EVERY, Heartbeat, Nonce},
@@ -28,6 +28,7 @@ pub struct LogFeed {
     sent_seq: i64,
     head: watch::Receiver<Option<LogHead>>,
     signal: watch::Receiver<ReaderSignal>,
+    activity: ClientActivity,
     answered: u64,
     next_heartbeat: Instant,
     catching_up: bool,
@@ -39,6 +40,7 @@ impl LogFeed {
         reader: Incarnation,
         sent_seq: i64,
         signal: watch::Receiver<ReaderSignal>,
+        activity: ClientActivity,
     ) -> Self {
         let head = metadata.watch_head();
         let answered = signal.borrow().reports;
@@ -48,6 +50,7 @@ impl LogFeed {
             sent_seq,
             head,
             signal,
+            activity,
             answered,
             next_heartbeat: Instant::now(),
             catching_up: false,
@@ -128,6 +131,7 @@ impl LogFeed {
             nonce: reader.nonce.map(Nonce),
             head: head.into(),
             clock_us: self.metadata.clock().now_us(),
+            busy: self.activity.is_busy(),
         };
         let mut frame = BytesMut::new();
         Frame::Heartbeat(heartbeat).encode(&mut frame)?;

@@ -147,7 +147,7 @@ mod tests {
             body: Bytes::from_static(br#"{"v":1}"#),
         };
         let head = Head { number: 1, owner: epoch.owner, seq: 7, hash: [9; 32] };
-        let heartbeat = Heartbeat { nonce: Some(Nonce([3; 16])), head, clock_us: 5 };
+        let heartbeat = Heartbeat { nonce: Some(Nonce([3; 16])), head, clock_us: 5, busy: true };
         vec![
             Frame::Event(event),
             Frame::Heartbeat(heartbeat.clone()),

@@ -56,6 +56,9 @@ pub struct Heartbeat {
     pub head: Head,
     /// The primary's clock (µs since the epoch, UTC).
     pub clock_us: i64,
+    /// Clients keep the node that sends this busy: what can wait should ask little of it.
+    #[serde(default)]
+    pub busy: bool,
 }
 
 /// Things by Geo's states.

@@ -18,6 +18,7 @@ on_both_databases! {
     a_stream_carries_every_event_while_writers_write,
     r29_a_heartbeat_covers_all_that_was_acknowledged_before_its_nonce_was_sent,
     r29_a_stream_opens_with_a_heartbeat_and_no_nonce_that_nobody_sent,
+    a_heartbeat_says_whether_clients_keep_the_node_busy,
     r29_a_site_that_never_reported_has_no_lag,
     r28_a_removed_sites_streams_end_on_every_node,
     r28_a_removed_site_cannot_report,
@@ -105,6 +106,25 @@ async fn r29_a_stream_opens_with_a_heartbeat_and_no_nonce_that_nobody_sent(site:
     assert_eq!(first.head, Head::from(site.head().await));
     // Another comes by itself.
     assert!(matches!(reader.next().await, Some(Frame::Heartbeat(_))));
+}
+
+async fn a_heartbeat_says_whether_clients_keep_the_node_busy(site: TestSite) {
+    let tokyo = site.joined("tokyo").await;
+    let feed = site.feed.open(&site.peer(&tokyo).await, site.head().await.into()).await.unwrap();
+    let mut reader = Reader::new(Box::pin(feed.into_stream()));
+    for busy in [true, false] {
+        // The verdict is of the time before a heartbeat, so it may come with the next but one.
+        loop {
+            if busy {
+                (0..100).for_each(|_| site.feed.activity().request());
+            }
+            if let Some(Frame::Heartbeat(heartbeat)) = reader.next().await
+                && heartbeat.busy == busy
+            {
+                break;
+            }
+        }
+    }
 }
 
 async fn r29_a_site_that_never_reported_has_no_lag(site: TestSite) {

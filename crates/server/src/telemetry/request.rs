@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Instant};
 use axum::body::Body;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tracing::Instrument as _;
+use twinport_geo::ClientActivity;
 use uuid::Uuid;
 
 use super::metrics::Metrics;
@@ -19,6 +20,8 @@ const MAX_ID: usize = 128;
 pub(crate) struct Observer {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) access_log: bool,
+    /// Told of every request of a registry's client, which a backfill at another site gives way to.
+    pub(crate) clients: ClientActivity,
 }
 
 impl Observer {
@@ -35,6 +38,9 @@ impl Observer {
         let shown = id.to_str().unwrap_or_default();
         let span = tracing::info_span!("request", id = shown);
 
+        if path.starts_with("/v2/") {
+            self.clients.request();
+        }
         let began = Instant::now();
         let under_way = self.metrics.request_begins();
         let mut response = answer(request).instrument(span).await;

@@ -21,6 +21,7 @@ use super::{
     Mode,
 };
 use crate::{
+    pace::Turn,
     secondary::Engine,
     transfer::{Failure, FailureKind},
     upstream::Upstream,
@@ -30,6 +31,9 @@ use crate::{
 const MANIFESTS_AT_ONCE: usize = 16;
 /// How long one manifest may take.
 const MANIFEST_ANSWER: Duration = Duration::from_secs(20);
+/// Blobs up to this many bytes take a turn: their answers tell how busy the primary is, those of larger ones how long they
+/// are.
+const SMALL: u64 = 256 << 10;
 /// Above this many transfers under way, a chunk waits for its own: what is begun stays bounded.
 const BEGUN: usize = 64;
 
@@ -71,19 +75,21 @@ pub(super) async fn fetch<U: Upstream>(
     let digests: Vec<Digest> = wanted.links.keys().copied().collect();
     let held = engine.metadata.linked_blobs(uuid, &digests).await?;
     // A listing waits for all: it holds no live event up, and what is begun stays bounded by its page.
-    let patient = matches!(mode, Mode::Listing(_)) || engine.transfers.begun() > BEGUN;
+    let is_listing = matches!(mode, Mode::Listing(_));
+    let patient = is_listing || engine.transfers.begun() > BEGUN;
     let deadline = (!patient).then(|| Instant::now() + PATIENCE);
     let links = FuturesUnordered::new();
     for (digest, link) in &wanted.links {
         if held.get(digest).is_none_or(|blob| !blob.verified) {
-            links.push(bring(engine, *digest, link.size, deadline));
+            let paced = is_listing && link.size.is_some_and(|size| size <= SMALL);
+            links.push(bring(engine, *digest, link.size, deadline, paced));
         }
     }
     let links = links.filter_map(|(digest, outcome)| ready(outcome.err().map(|failure| (digest, failure))));
     let asked: Vec<_> = wanted
         .manifests
         .iter()
-        .map(|(digest, want)| manifest(engine, uuid, *digest, want.media_type.clone()))
+        .map(|(digest, want)| manifest(engine, uuid, *digest, want.media_type.clone(), is_listing))
         .collect();
     let manifests = stream::iter(asked).buffer_unordered(MANIFESTS_AT_ONCE);
     let (links, manifests) = join(links.collect::<HashMap<_, _>>(), manifests.collect::<Vec<_>>()).await;
@@ -102,7 +108,9 @@ async fn bring<U: Upstream>(
     digest: Digest,
     size: Option<u64>,
     deadline: Option<Instant>,
+    paced: bool,
 ) -> (Digest, Result<(), Failure>) {
+    let turn = turn(engine, paced).await;
     let fetch = engine.transfers.fetch(digest, size);
     let outcome = match deadline {
         None => fetch.await,
@@ -110,7 +118,15 @@ async fn bring<U: Upstream>(
             Err(Failure { kind: FailureKind::UnderWay, text: "its transfer is under way".to_owned() })
         }),
     };
+    if let Some(turn) = turn {
+        turn.answered();
+    }
     (digest, outcome)
+}
+
+/// A turn, for what a listing wants: nobody waits for it.
+async fn turn<U: Upstream>(engine: &Engine<U>, paced: bool) -> Option<Turn> {
+    if paced { Some(engine.pace.turn().await) } else { None }
 }
 
 async fn manifest<U: Upstream>(
@@ -118,7 +134,9 @@ async fn manifest<U: Upstream>(
     uuid: RepositoryUuid,
     digest: Digest,
     media_type: Option<String>,
+    paced: bool,
 ) -> (Digest, Result<Parsed, Failure>) {
+    let turn = turn(engine, paced).await;
     let outcome = match timeout(MANIFEST_ANSWER, engine.upstream.manifest(uuid, &digest)).await {
         Ok(Ok(answer)) => parse(&digest, media_type.or(answer.media_type), answer.bytes),
         Ok(Err(error)) => Err(error.into()),
@@ -127,6 +145,9 @@ async fn manifest<U: Upstream>(
             text: format!("the primary did not send manifest {digest} in {MANIFEST_ANSWER:?}"),
         }),
     };
+    if let Some(turn) = turn {
+        turn.answered();
+    }
     (digest, outcome)
 }
 
