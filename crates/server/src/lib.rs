@@ -6,6 +6,7 @@ mod admin_api;
 mod answer;
 mod body;
 mod config;
+mod cross_origin;
 mod data_directory;
 mod error;
 mod external;
@@ -28,8 +29,8 @@ mod v2;
 pub use self::{
     admin_api::types as admin,
     config::{
-        ClientAuth, Config, ConfigError, ConfigSource, DatabaseConfig, LogFormat, MainAddress, TlsConfig,
-        TlsVersion, TrustedProxies,
+        ClientAuth, Config, ConfigError, ConfigSource, DatabaseConfig, LogFormat, MainAddress, Namespaces,
+        ResponseHeaders, TlsConfig, TlsVersion, TrustedProxies,
     },
     data_directory::AdminSocket,
     external::ExternalAddress,
