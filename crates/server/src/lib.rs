@@ -4,6 +4,7 @@
 
 mod admin_api;
 mod answer;
+mod audit;
 mod body;
 mod config;
 mod cross_origin;

@@ -25,6 +25,19 @@ pub(crate) enum Route {
 }
 
 impl Route {
+    /// The repository that a request is about.
+    pub(crate) fn repository(&self) -> Option<&RepositoryName> {
+        match self {
+            Self::Base | Self::Catalog => None,
+            Self::Tags(name)
+            | Self::Manifest(name, _)
+            | Self::Blob(name, _)
+            | Self::Uploads(name)
+            | Self::Upload(name, _)
+            | Self::Referrers(name, _) => Some(name),
+        }
+    }
+
     /// The same in the repository where that of another registry is kept. `None`: this route has no such.
     pub(crate) fn within(&self, host: &str, namespaces: &Namespaces) -> Option<Self> {
         let there = |name: &RepositoryName| namespaces.resolve(host, name);

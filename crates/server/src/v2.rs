@@ -15,6 +15,7 @@ use tower_service::Service;
 use twinport_oci::ErrorCode;
 
 use crate::answer::{self, Answer, OCI_NAMESPACE};
+use crate::audit;
 use crate::body::RequestBody;
 use crate::cross_origin;
 use crate::error::Refusal;
@@ -152,7 +153,10 @@ async fn answer_to(
     let asked = query.get("ns").filter(|_| !namespaces.is_empty() && is_get(&parts.method));
     let scoped = asked.and_then(|host| Some((host, route.within(host, namespaces)?)));
     let Some((host, route)) = scoped else {
-        return dispatch(registry, parts, &route, &query, body).await;
+        let watched = audit::Watched::begin(parts, &route, &registry.access);
+        let result = dispatch(registry, parts, &route, &query, body).await;
+        watched.ended(&result);
+        return result;
     };
     let mut answer =
         dispatch(registry, parts, &route, &query, body).await.unwrap_or_else(Refusal::into_answer);
