@@ -1,4 +1,5 @@
-//! Makes every request of docs/reference/http-api.md, row by row, at two joined sites, and holds the page to the routes of the code.
+//! Makes every request of docs/reference/http-api.md, row by row, at two joined sites, and holds the page to the routes
+//! of the code.
 
 use std::{collections::HashMap, path::Path};
 
