@@ -117,7 +117,7 @@ async fn every_change_has_one_audit_line_that_says_who_what_where_and_by_which_r
     for (event, actor, subject) in [
         ("site_add", "operator", "tokyo"),
         ("site_admit", "site", "tokyo"),
-        ("repository_rename", "operator", "team/other"),
+        ("repository_rename", "operator", "team/other to team/moved"),
         ("repository_delete", "operator", "team/moved"),
         ("site_remove", "operator", "tokyo"),
     ] {

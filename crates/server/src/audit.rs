@@ -133,11 +133,12 @@ impl<'a> Watched<'a> {
         };
         let tags: Vec<&str> = answer.get_all(OCI_TAG).iter().filter_map(|tag| tag.to_str().ok()).collect();
         let actor = self.access.grant(&self.request.headers, self.request.extensions.get()).actor();
+        // As text, not as it displays itself: a name out of a certificate must not make a line of its own.
         tracing::info!(
             target: TARGET,
             event = change.as_str(),
             outcome,
-            actor = %actor.name,
+            actor = actor.name.as_str(),
             client = %Client::from(self.request.extensions.get()),
             request_id = text(&self.request.headers, &REQUEST_ID),
             repository = %repository,
@@ -172,7 +173,7 @@ pub(crate) fn site_change(
         actor,
         client = %Client::from(peer),
         request_id = text(headers, &REQUEST_ID),
-        subject = %subject,
+        subject = subject.to_string(),
         "change"
     );
 }
@@ -244,6 +245,14 @@ mod tests {
         assert!(left.contains("event=\"manifest_push\" outcome=\"unknown\""), "{left}");
         let refused = Refusal::not_found(twinport_oci::ErrorCode::NameUnknown);
         assert_eq!(logged(|| watched().ended(&Err(refused))), "");
+    }
+
+    #[test]
+    fn a_name_makes_no_line_and_no_field_of_its_own() {
+        let forged = "tokyo\n2026-01-01 INFO audit: change event=\"site_remove\"";
+        let line = logged(|| site_change(Change::SiteAdmit, forged, &HeaderMap::new(), None, forged));
+        assert_eq!(line.lines().count(), 1, "{line}");
+        assert!(!line.contains("event=\"site_remove\""), "{line}");
     }
 
     #[test]
