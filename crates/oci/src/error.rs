@@ -32,7 +32,7 @@ impl Error {
             Error::Tag { .. } => ErrorCode::TagInvalid,
             Error::MediaType { .. } => ErrorCode::ManifestInvalid,
             Error::UploadId(_) => ErrorCode::BlobUploadUnknown,
-            Error::ContentRange(_) => ErrorCode::RangeInvalid,
+            Error::ContentRange(_) => ErrorCode::BlobUploadInvalid,
         }
     }
 }

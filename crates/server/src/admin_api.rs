@@ -2,6 +2,7 @@
 //! Invariant: it is reached through the socket file alone, which only the owner of the data directory may open.
 
 mod answer;
+mod asked;
 mod database;
 mod doctor;
 mod geo;

@@ -3,9 +3,11 @@
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use twinport_oci::Digest;
+
+use crate::grant::Grant;
 
 pub(crate) type Answer = Response<Body>;
 
@@ -13,6 +15,7 @@ pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-co
 pub(crate) const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 pub(crate) const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 pub(crate) const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
+pub(crate) const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 pub(crate) const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -69,6 +72,29 @@ impl DigestNames {
                 tag == b"*" || tag == self.etag()
             })
         })
+    }
+}
+
+/// How long and by whom an answer may be kept (RFC 9111, section 3.5): what was given to somebody who showed who they
+/// are is theirs alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caching {
+    /// What a digest names never changes.
+    Immutable,
+    /// A tag may move at any time: a cache asks again, and is mostly told 304.
+    Revalidate,
+}
+
+impl Caching {
+    pub(crate) fn insert_into(self, grant: &Grant, headers: &mut HeaderMap) {
+        let value = match (self, grant.is_anonymous()) {
+            (Self::Immutable, true) => "public, max-age=31536000, immutable",
+            (Self::Immutable, false) => "private, max-age=31536000, immutable",
+            (Self::Revalidate, true) => "no-cache",
+            (Self::Revalidate, false) => "private, no-cache",
+        };
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(value));
+        headers.insert(VARY, HeaderValue::from_static("Authorization"));
     }
 }
 

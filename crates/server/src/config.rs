@@ -4,7 +4,9 @@
 mod check;
 mod duration;
 mod environment;
+mod namespaces;
 mod resolve;
+mod response_headers;
 mod schema;
 mod show;
 mod tls;
@@ -20,6 +22,8 @@ use std::{
 
 use url::Url;
 
+pub use self::namespaces::Namespaces;
+pub use self::response_headers::ResponseHeaders;
 pub use self::tls::{ClientAuth, TlsConfig, TlsVersion};
 pub use self::trusted_proxies::TrustedProxies;
 use self::{
@@ -57,6 +61,10 @@ pub struct HttpConfig {
     pub prefix: String,
     /// Who is believed about the address that a client used.
     pub trusted_proxies: TrustedProxies,
+    /// Headers of every answer of the registry, and which origins a browser may ask it from.
+    pub headers: ResponseHeaders,
+    /// Where the repositories of other registries are, whose names pulls tell in `ns`.
+    pub namespaces: Namespaces,
     /// How long requests in flight may go on after SIGTERM.
     pub drain_timeout: Duration,
     /// None: plain HTTP.

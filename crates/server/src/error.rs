@@ -13,6 +13,9 @@ use twinport_oci::{Digest, ErrorCode, ManifestError};
 use crate::answer::{self, Answer};
 use crate::path::{Class, PathError};
 
+/// When to try again where nothing better is known, in seconds.
+const SOON: HeaderValue = HeaderValue::from_static("1");
+
 /// Why a request is not met, as the client is told.
 #[derive(Debug)]
 pub(crate) struct Refusal(Box<Inner>);
@@ -118,6 +121,9 @@ impl Refusal {
         *answer.headers_mut() = headers;
         answer.headers_mut().insert(CONTENT_TYPE, answer::JSON);
         answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        if [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&status) {
+            answer.headers_mut().entry(RETRY_AFTER).or_insert(SOON);
+        }
         *answer.body_mut() = Body::from(Bytes::from(body));
         answer
     }
@@ -251,7 +257,7 @@ impl From<twinport_metadata::Error> for Refusal {
 /// 416: the upload stands at another offset than the request began at (OCI Distribution, "Pushing a blob in chunks").
 pub(crate) fn upload_out_of_step(offset: u64) -> Refusal {
     let message = format!("the upload stands at byte {offset}: go on from there");
-    Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::RangeInvalid, message)
+    Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid, message)
 }
 
 #[cfg(test)]
@@ -281,6 +287,26 @@ mod tests {
             assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
             assert!(answer.headers().contains_key(RETRY_AFTER));
         }
+    }
+
+    #[test]
+    fn whoever_is_told_to_wait_is_told_how_long() {
+        for (status, code) in [
+            (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests),
+            (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable),
+        ] {
+            let answer = Refusal::plain(status, code).into_answer();
+            assert_eq!(answer.headers()[RETRY_AFTER], "1");
+            assert_eq!(answer.headers()[CONTENT_TYPE], "application/json");
+        }
+        let told = Refusal::unavailable("later", 30).into_answer();
+        assert_eq!(told.headers()[RETRY_AFTER], "30");
+        assert!(
+            !Refusal::plain(StatusCode::NOT_FOUND, ErrorCode::BlobUnknown)
+                .into_answer()
+                .headers()
+                .contains_key(RETRY_AFTER)
+        );
     }
 
     #[test]

@@ -37,6 +37,7 @@ impl Access {
         match self {
             Access::Open => Grant {
                 site: site_credential(headers),
+                has_credentials: headers.contains_key(AUTHORIZATION) || certificate.is_some(),
                 certificate: certificate.cloned(),
                 correlation: correlation(headers),
             },
@@ -48,6 +49,7 @@ impl Access {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     site: Option<Incarnation>,
+    has_credentials: bool,
     certificate: Option<ClientCertificate>,
     correlation: Option<String>,
 }
@@ -61,6 +63,11 @@ impl Grant {
     /// Whether the policy lets this request list the repositories of the site.
     pub fn allows_catalog(&self) -> bool {
         true
+    }
+
+    /// Whether the request showed nothing of who it is from, so that anyone would be answered the same.
+    pub fn is_anonymous(&self) -> bool {
+        !self.has_credentials
     }
 
     /// Who goes into the event of a change, with the request's correlation id.

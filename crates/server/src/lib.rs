@@ -4,8 +4,10 @@
 
 mod admin_api;
 mod answer;
+mod audit;
 mod body;
 mod config;
+mod cross_origin;
 mod data_directory;
 mod error;
 mod external;
@@ -28,8 +30,8 @@ mod v2;
 pub use self::{
     admin_api::types as admin,
     config::{
-        ClientAuth, Config, ConfigError, ConfigSource, DatabaseConfig, LogFormat, MainAddress, TlsConfig,
-        TlsVersion, TrustedProxies,
+        ClientAuth, Config, ConfigError, ConfigSource, DatabaseConfig, LogFormat, MainAddress, Namespaces,
+        ResponseHeaders, TlsConfig, TlsVersion, TrustedProxies,
     },
     data_directory::AdminSocket,
     external::ExternalAddress,

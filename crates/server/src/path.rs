@@ -6,6 +6,8 @@ use std::borrow::Cow;
 
 use twinport_oci::{Digest, DigestError, ErrorCode, Reference, RepositoryName, UploadId};
 
+use crate::config::Namespaces;
+
 /// No path of a client is longer: a name of 255 bytes, the words around it and a sha512 digest.
 const MAX_PATH: usize = 1024;
 
@@ -20,6 +22,33 @@ pub(crate) enum Route {
     Uploads(RepositoryName),
     Upload(RepositoryName, UploadId),
     Referrers(RepositoryName, Digest),
+}
+
+impl Route {
+    /// The repository that a request is about.
+    pub(crate) fn repository(&self) -> Option<&RepositoryName> {
+        match self {
+            Self::Base | Self::Catalog => None,
+            Self::Tags(name)
+            | Self::Manifest(name, _)
+            | Self::Blob(name, _)
+            | Self::Uploads(name)
+            | Self::Upload(name, _)
+            | Self::Referrers(name, _) => Some(name),
+        }
+    }
+
+    /// The same in the repository where that of another registry is kept. `None`: this route has no such.
+    pub(crate) fn within(&self, host: &str, namespaces: &Namespaces) -> Option<Self> {
+        let there = |name: &RepositoryName| namespaces.resolve(host, name);
+        match self {
+            Self::Tags(name) => Some(Self::Tags(there(name)?)),
+            Self::Manifest(name, reference) => Some(Self::Manifest(there(name)?, reference.clone())),
+            Self::Blob(name, digest) => Some(Self::Blob(there(name)?, *digest)),
+            Self::Referrers(name, digest) => Some(Self::Referrers(there(name)?, *digest)),
+            Self::Base | Self::Catalog | Self::Uploads(_) | Self::Upload(..) => None,
+        }
+    }
 }
 
 /// Why a path names nothing.

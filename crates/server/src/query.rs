@@ -92,7 +92,7 @@ impl Page {
             None => most,
             Some(n) => number(n).ok_or_else(|| {
                 let message = "n is not a number of zero or more";
-                Refusal::new(StatusCode::BAD_REQUEST, ErrorCode::PaginationNumberInvalid, message)
+                Refusal::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message)
             })?,
         };
         let last = query.get("last").map(str::to_owned);
@@ -101,7 +101,7 @@ impl Page {
             .is_some_and(|last| last.len() > 255 || !last.bytes().all(|byte| byte.is_ascii_graphic()))
         {
             let message = "last is not an entry of this listing: send the last one of the page before";
-            return Err(Refusal::new(StatusCode::BAD_REQUEST, ErrorCode::PaginationNumberInvalid, message));
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message));
         }
         Ok(Self { limit: limit.min(most), last })
     }

@@ -16,6 +16,7 @@ use twinport_metadata::{Metadata, Role};
 use twinport_oci::{ErrorCode, MAX_MANIFEST_BYTES, RepositoryName};
 
 use self::upload_turns::Sessions;
+use crate::config::{Namespaces, ResponseHeaders};
 use crate::error::Refusal;
 use crate::external::ExternalAddress;
 use crate::grant::{Access, Action, Grant};
@@ -36,6 +37,10 @@ pub struct RegistrySettings {
     pub max_blob_bytes: Option<u64>,
     /// What `Location` and `Link` headers begin with.
     pub external: ExternalAddress,
+    /// Headers of every answer, and which origins a browser may ask from.
+    pub headers: ResponseHeaders,
+    /// Where the repositories of other registries are.
+    pub namespaces: Namespaces,
 }
 
 impl Default for RegistrySettings {
@@ -45,6 +50,8 @@ impl Default for RegistrySettings {
             max_manifest_bytes: MAX_MANIFEST_BYTES,
             max_blob_bytes: None,
             external: ExternalAddress::default(),
+            headers: ResponseHeaders::default(),
+            namespaces: Namespaces::default(),
         }
     }
 }

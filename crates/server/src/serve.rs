@@ -228,6 +228,8 @@ async fn assemble(
     let settings = RegistrySettings {
         delete_enabled: config.storage.delete_enabled,
         external: external(&config),
+        headers: config.http.headers.clone(),
+        namespaces: config.http.namespaces.clone(),
         ..RegistrySettings::default()
     };
     let metrics = Arc::new(Metrics::new(metadata.backend(), tls.as_ref().map(|tls| tls.counters())));

@@ -14,8 +14,10 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, request
 use tower_service::Service;
 use twinport_oci::ErrorCode;
 
-use crate::answer::{self, Answer};
+use crate::answer::{self, Answer, OCI_NAMESPACE};
+use crate::audit;
 use crate::body::RequestBody;
+use crate::cross_origin;
 use crate::error::Refusal;
 use crate::path::{self, Route};
 use crate::query::Query;
@@ -107,7 +109,7 @@ where
 async fn respond(registry: &Arc<Registry>, parts: request::Parts, mut body: RequestBody) -> Answer {
     let (class, result) =
         match check_headers(&parts.headers).and_then(|()| Ok(path::parse(parts.uri.path())?)) {
-            Ok(route) => (RouteClass::of(&route), dispatch(registry, &parts, &route, &mut body).await),
+            Ok(route) => (RouteClass::of(&route), answer_to(registry, &parts, route, &mut body).await),
             Err(refusal) => (RouteClass::Unrouted, Err(refusal)),
         };
     let mut answer = result.unwrap_or_else(Refusal::into_answer);
@@ -116,8 +118,12 @@ async fn respond(registry: &Arc<Registry>, parts: request::Parts, mut body: Requ
     }
     let headers = answer.headers_mut();
     registry.settings.external.complete(&parts, headers);
+    if !registry.settings.headers.is_empty() {
+        cross_origin::complete(&registry.settings.headers, &parts, headers);
+    }
     headers.insert(API_VERSION, REGISTRY_2);
     headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    registry.settings.headers.insert_into(headers);
     if parts.method == Method::HEAD {
         *answer.body_mut() = Body::empty();
     }
@@ -134,22 +140,53 @@ fn check_headers(headers: &HeaderMap) -> Result<(), Refusal> {
     Err(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, ErrorCode::SizeInvalid, message))
 }
 
+/// Looks where a client means to pull from, and says so where that decided what it gets (OCI Distribution, "Registry
+/// Proxying").
+async fn answer_to(
+    registry: &Arc<Registry>,
+    parts: &request::Parts,
+    route: Route,
+    body: &mut RequestBody,
+) -> Result<Answer, Refusal> {
+    let query = Query::parse(parts.uri.query())?;
+    let namespaces = &registry.settings.namespaces;
+    let asked = query.get("ns").filter(|_| !namespaces.is_empty() && is_get(&parts.method));
+    let scoped = asked.and_then(|host| Some((host, route.within(host, namespaces)?)));
+    let Some((host, route)) = scoped else {
+        let watched = audit::Watched::begin(parts, &route, &registry.access);
+        let result = dispatch(registry, parts, &route, &query, body).await;
+        watched.ended(&result);
+        return result;
+    };
+    let mut answer =
+        dispatch(registry, parts, &route, &query, body).await.unwrap_or_else(Refusal::into_answer);
+    answer.headers_mut().insert(OCI_NAMESPACE, answer::visible(Bytes::copy_from_slice(host.as_bytes())));
+    Ok(answer)
+}
+
+fn is_get(method: &Method) -> bool {
+    [Method::GET, Method::HEAD].contains(method)
+}
+
 async fn dispatch(
     registry: &Arc<Registry>,
     parts: &request::Parts,
     route: &Route,
+    query: &Query,
     body: &mut RequestBody,
 ) -> Result<Answer, Refusal> {
+    if parts.method == Method::OPTIONS {
+        return Ok(options(route));
+    }
     let grant = registry.access.grant(&parts.headers, parts.extensions.get());
     let headers = &parts.headers;
-    let query = Query::parse(parts.uri.query())?;
-    let get = [Method::GET, Method::HEAD].contains(&parts.method);
+    let get = is_get(&parts.method);
     match (route, &parts.method) {
         (Route::Base, _) if get => Ok(answer::whole(Bytes::from_static(b"{}"), answer::JSON)),
-        (Route::Catalog, _) if get => catalog::list(registry, &grant, &query).await,
-        (Route::Tags(name), _) if get => tags::list(registry, &grant, name, &query).await,
+        (Route::Catalog, _) if get => catalog::list(registry, &grant, query).await,
+        (Route::Tags(name), _) if get => tags::list(registry, &grant, name, query).await,
         (Route::Referrers(name, subject), _) if get => {
-            referrers::list(registry, &grant, name, subject, &query).await
+            referrers::list(registry, &grant, name, subject, query).await
         }
         (Route::Manifest(name, reference), &Method::GET) => {
             manifests::get(registry, &grant, name, reference, headers).await
@@ -158,7 +195,7 @@ async fn dispatch(
             manifests::head(registry, &grant, name, reference, headers).await
         }
         (Route::Manifest(name, reference), &Method::PUT) => {
-            manifests::put(registry, &grant, name, reference, headers, &query, body).await
+            manifests::put(registry, &grant, name, reference, headers, query, body).await
         }
         (Route::Manifest(name, reference), &Method::DELETE) => {
             manifests::delete(registry, &grant, name, reference).await
@@ -170,7 +207,7 @@ async fn dispatch(
             blobs::head(registry, &grant, name, digest, headers).await
         }
         (Route::Blob(name, digest), &Method::DELETE) => blobs::delete(registry, &grant, name, digest).await,
-        (Route::Uploads(name), &Method::POST) => uploads::begin(registry, &grant, name, &query, body).await,
+        (Route::Uploads(name), &Method::POST) => uploads::begin(registry, &grant, name, query, body).await,
         (Route::Upload(name, id), _) if get => uploads::status(registry, &grant, name, id).await,
         (Route::Upload(name, id), &Method::PATCH) => {
             uploads::patch(registry, &grant, name, id, headers, body).await
@@ -183,14 +220,25 @@ async fn dispatch(
     }
 }
 
+/// What a path takes; a browser asks before it does what a page of another origin wants (RFC 9110, section 9.3.7).
+fn options(route: &Route) -> Answer {
+    let mut answer = answer::empty(StatusCode::NO_CONTENT);
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed(route)));
+    answer
+}
+
+fn allowed(route: &Route) -> &'static str {
+    match route {
+        Route::Base | Route::Catalog | Route::Tags(_) | Route::Referrers(..) => "GET, HEAD, OPTIONS",
+        Route::Manifest(..) => "GET, HEAD, PUT, DELETE, OPTIONS",
+        Route::Blob(..) => "GET, HEAD, DELETE, OPTIONS",
+        Route::Uploads(_) => "POST, OPTIONS",
+        Route::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE, OPTIONS",
+    }
+}
+
 fn not_allowed(route: &Route) -> Refusal {
-    let allowed = match route {
-        Route::Base | Route::Catalog | Route::Tags(_) | Route::Referrers(..) => "GET, HEAD",
-        Route::Manifest(..) => "GET, HEAD, PUT, DELETE",
-        Route::Blob(..) => "GET, HEAD, DELETE",
-        Route::Uploads(_) => "POST",
-        Route::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",
-    };
+    let allowed = allowed(route);
     let message = format!("this path takes {allowed}");
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message)
         .with_header(ALLOW, HeaderValue::from_static(allowed))

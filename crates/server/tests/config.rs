@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 
 use twinport_server::{
-    ClientAuth, Config, ConfigError, ConfigSource, DatabaseConfig, LogFormat, MainAddress, TlsVersion,
+    ClientAuth, Config, ConfigError, ConfigSource, DatabaseConfig, LogFormat, MainAddress, ResponseHeaders,
+    TlsVersion,
 };
 
 struct File {
@@ -266,4 +267,61 @@ fn a13_what_is_shown_holds_no_secret_and_reads_back() {
     assert_eq!(again.geo, config.geo);
     assert_eq!(again.storage, config.storage);
     assert_eq!(again.log, config.log);
+}
+
+#[test]
+fn headers_are_set_as_in_distribution_by_file_and_by_variable() {
+    let text = "version: 0.1\nhttp:\n  headers:\n    X-Content-Type-Options: [nosniff]\n    \
+                Access-Control-Allow-Origin: ['https://a.example.com', 'https://b.example.com:8443']\n    \
+                Access-Control-Max-Age: [1728000]\n    Access-Control-Allow-Credentials: [true]\n    X-One: alone\n";
+    let config = load(text).unwrap();
+    let mut by_file = ResponseHeaders::default();
+    for (name, value) in [
+        ("X-Content-Type-Options", "nosniff"),
+        ("Access-Control-Allow-Origin", "https://a.example.com"),
+        ("Access-Control-Allow-Origin", "https://b.example.com:8443"),
+        ("Access-Control-Max-Age", "1728000"),
+        ("Access-Control-Allow-Credentials", "true"),
+        ("X-One", "alone"),
+    ] {
+        by_file.add(name, value).unwrap();
+    }
+    assert_eq!(config.http.headers, by_file);
+    let variables = [
+        ("REGISTRY_HTTP_HEADERS_Access-Control-Allow-Origin", "['http://localhost']"),
+        ("REGISTRY_HTTP_HEADERS_X_FRAME_OPTIONS", "[DENY]"),
+    ];
+    let config = load_with("version: 0.1\n", false, &variables).unwrap();
+    let mut by_variable = ResponseHeaders::default();
+    by_variable.add("access-control-allow-origin", "http://localhost").unwrap();
+    by_variable.add("x-frame-options", "DENY").unwrap();
+    assert_eq!(config.http.headers, by_variable);
+}
+
+#[test]
+fn headers_and_namespaces_that_cannot_be_are_named_with_their_line() {
+    for (wrong, said) in [
+        ("headers: {Content-Length: ['1']}", "Content-Length: the server sets this header itself"),
+        ("headers: {Access-Control-Allow-Origin: ['ui.example.com']}", "`ui.example.com` is no origin"),
+        ("headers: {'a b': [x]}", "this is no name of a header"),
+        ("headers: [x]", "must be a map"),
+        ("headers: {X-Y: {a: b}}", "must hold single values"),
+        ("namespaces: {docker.io/library: x}", "is no host of a registry"),
+        ("namespaces: {docker.io: 'Not A Name'}", "repository name"),
+    ] {
+        let refusal = refusal(&format!("version: 0.1\nhttp:\n  {wrong}\n"));
+        assert!(refusal.contains("line 3: ") && refusal.contains(said), "{wrong}\n{refusal}");
+    }
+    let warned = load(
+        "version: 0.1\nhttp:\n  headers: {Access-Control-Allow-Origin: ['*'], Access-Control-Allow-Credentials: ['true']}\n",
+    );
+    assert!(warned.unwrap().warnings.iter().any(|warning| warning.contains("browsers send no credentials")));
+}
+
+#[test]
+fn headers_and_namespaces_that_are_shown_read_back() {
+    let text = "version: 0.1\nauth: none\nhttp:\n  headers: {X-Two: [one, two], Access-Control-Allow-Origin: ['https://a.example.com'], X-One: ['\"quoted\"']}\n  namespaces: {docker.io: mirrors/docker, quay.io: ''}\n";
+    let config = load(text).unwrap();
+    let again = load(&config.show()).unwrap();
+    assert_eq!((again.http.headers, again.http.namespaces), (config.http.headers, config.http.namespaces));
 }

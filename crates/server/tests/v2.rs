@@ -9,6 +9,8 @@ mod harness;
 mod answers;
 #[path = "v2/blob_pushes.rs"]
 mod blob_pushes;
+#[path = "v2/browsers.rs"]
+mod browsers;
 #[path = "v2/chunked_uploads.rs"]
 mod chunked_uploads;
 #[path = "v2/connections.rs"]
@@ -21,6 +23,8 @@ mod hazards;
 mod listings;
 #[path = "v2/manifest_pushes.rs"]
 mod manifest_pushes;
+#[path = "v2/namespaces.rs"]
+mod namespaces;
 #[path = "v2/pulls.rs"]
 mod pulls;
 #[path = "v2/referrers.rs"]

@@ -15,9 +15,11 @@ use twinport_oci::{Reference, RepositoryName};
 
 use super::{
     answer::Failed,
+    asked::Asked,
     sites::operator,
     types::{RenameRequest, Repositories, TagEntry, Tags},
 };
+use crate::audit::Change;
 use crate::site::RunningSite;
 
 type Site = State<Arc<RunningSite>>;
@@ -72,13 +74,14 @@ pub(super) async fn tags(
 
 pub(super) async fn rename(
     State(site): Site,
+    asked: Asked,
     request: Result<Json<RenameRequest>, JsonRejection>,
 ) -> Result<StatusCode, Failed> {
     let Json(request) = request?;
     let from = RepositoryName::parse(&request.from)?;
     let to = RepositoryName::parse(&request.to)?;
     if site.metadata.rename_repository(&from, &to, &operator()).await? {
-        tracing::info!(%from, %to, "renamed a repository");
+        asked.record(Change::RepositoryRename, format_args!("{from} to {to}"));
         return Ok(StatusCode::NO_CONTENT);
     }
     Err(unknown(&from))
@@ -86,6 +89,7 @@ pub(super) async fn rename(
 
 pub(super) async fn remove(
     State(site): Site,
+    asked: Asked,
     query: Result<Query<OfRepository>, QueryRejection>,
 ) -> Result<StatusCode, Failed> {
     let Query(query) = query?;
@@ -94,7 +98,7 @@ pub(super) async fn remove(
         return Err(Failed::refused("deleting is switched off here: set storage.delete.enabled to allow it"));
     }
     if site.metadata.delete_repository(&repository, &operator()).await? {
-        tracing::info!(%repository, "deleted a repository");
+        asked.record(Change::RepositoryDelete, &repository);
         return Ok(StatusCode::NO_CONTENT);
     }
     Err(unknown(&repository))

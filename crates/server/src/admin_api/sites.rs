@@ -11,8 +11,10 @@ use twinport_metadata::Actor;
 
 use super::{
     answer::Failed,
+    asked::Asked,
     types::{AddSiteRequest, AddedSite, JoinSiteRequest, JoinedSite, OwnSite, RemovedSite},
 };
+use crate::audit::Change;
 use crate::site::{RunningSite, root};
 
 type Site = State<Arc<RunningSite>>;
@@ -50,6 +52,7 @@ pub(super) async fn list(State(site): Site) -> Result<Json<SitesStatus>, Failed>
 
 pub(super) async fn add(
     State(site): Site,
+    asked: Asked,
     request: Result<Json<AddSiteRequest>, JsonRejection>,
 ) -> Result<Json<AddedSite>, Failed> {
     let Json(request) = request?;
@@ -63,7 +66,7 @@ pub(super) async fn add(
         lifetime: request.lifetime_seconds.map(Duration::from_secs),
     };
     let token = site.registrar.add(add).await?;
-    tracing::info!(site = %token.site, "made a join token");
+    asked.record(Change::SiteAdd, &token.site);
     Ok(Json(AddedSite {
         token: token.to_string(),
         tls_pin: token.tls_pin.map(|pin| pin.to_string()),
@@ -76,6 +79,7 @@ pub(super) async fn add(
 
 pub(super) async fn join(
     State(site): Site,
+    asked: Asked,
     request: Result<Json<JoinSiteRequest>, JsonRejection>,
 ) -> Result<Json<JoinedSite>, Failed> {
     let Json(request) = request?;
@@ -87,6 +91,7 @@ pub(super) async fn join(
     };
     let joined = twinport_geo::join(&site.metadata, &site.blobs, &token, &options).await?;
     site.replication.start_if_secondary().await?;
+    asked.record(Change::SiteJoin, &joined.site);
     tracing::info!(site = %joined.site, primary = %joined.primary_name, "joined");
     Ok(Json(JoinedSite {
         site: joined.site,
@@ -96,12 +101,17 @@ pub(super) async fn join(
     }))
 }
 
-pub(super) async fn remove(State(site): Site, Path(name): Path<String>) -> Result<Json<RemovedSite>, Failed> {
+pub(super) async fn remove(
+    State(site): Site,
+    asked: Asked,
+    Path(name): Path<String>,
+) -> Result<Json<RemovedSite>, Failed> {
     let Some(removed) = site.registrar.remove(&name, &operator()).await? else {
         return Err(Failed::not_found(format!(
             "no joined site is called {name}: `twinport site list` shows those that are"
         )));
     };
+    asked.record(Change::SiteRemove, &removed.name);
     tracing::info!(site = %removed.name, incarnation = %removed.incarnation, "removed a site");
     Ok(Json(RemovedSite { site: removed.name, incarnation: removed.incarnation.to_string() }))
 }

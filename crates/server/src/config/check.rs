@@ -63,7 +63,7 @@ fn key(entry: &Entry, section_path: &str, lenient: bool, findings: &mut Findings
         Match::Rule(rule) => rule,
     };
     match rule.standing {
-        Standing::Used => {}
+        Standing::Used | Standing::Names => {}
         Standing::Needless(why) => {
             findings.warnings.push(Problem::new(&entry.origin, format!("{path} is not needed: {why}")));
         }

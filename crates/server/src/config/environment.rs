@@ -31,13 +31,22 @@ pub(crate) fn overlay(
             continue;
         };
         match Node::parse(&text) {
-            Ok(parsed) => {
-                let node = with_origin(parsed, &origin);
-                tree.put(&path.split('.').collect::<Vec<_>>(), node);
-            }
+            Ok(parsed) => tree.put(&words(&path), with_origin(parsed, &origin)),
             // `:5000` is text to Distribution, whatever YAML makes of it.
-            Err(_) => tree.put(&path.split('.').collect::<Vec<_>>(), Node::scalar(&text, origin)),
+            Err(_) => tree.put(&words(&path), Node::scalar(&text, origin)),
         }
+    }
+}
+
+/// The words of a path; a name of the operator's own is one word, whatever it holds.
+fn words(path: &str) -> Vec<&str> {
+    let own = RULES.iter().filter(|rule| rule.standing == Standing::Names).find_map(|rule| {
+        let name = path.strip_prefix(rule.path)?.strip_prefix('.')?;
+        Some((rule.path, name))
+    });
+    match own {
+        Some((section, name)) => section.split('.').chain([name]).collect(),
+        None => path.split('.').collect(),
     }
 }
 
@@ -60,8 +69,10 @@ fn path_of(tail: &str) -> Option<String> {
         .iter()
         .filter(|rule| rule.standing != Standing::Used)
         .filter_map(|rule| {
-            let below = tail.strip_prefix(&shout(rule.path))?.strip_prefix('_')?;
-            Some((rule.path.len(), format!("{}.{}", rule.path, below.to_ascii_lowercase().replace('_', "."))))
+            let below = tail.strip_prefix(&shout(rule.path))?.strip_prefix('_')?.to_ascii_lowercase();
+            // Neither headers nor hosts have underscores in their names.
+            let between = if rule.standing == Standing::Names { "-" } else { "." };
+            Some((rule.path.len(), format!("{}.{}", rule.path, below.replace('_', between))))
         })
         .max()
         .map(|(_, path)| path)
@@ -95,6 +106,8 @@ mod tests {
         assert_eq!(path_of("DATABASE_PASSWORD_FILE").unwrap(), "database.password_file");
         assert_eq!(path_of("STORAGE").unwrap(), "storage");
         assert_eq!(path_of("AUTH_TOKEN_REALM").unwrap(), "auth.token.realm");
+        assert_eq!(path_of("HTTP_HEADERS_X_FRAME_OPTIONS").unwrap(), "http.headers.x-frame-options");
+        assert_eq!(words("http.namespaces.docker.io"), ["http", "namespaces", "docker.io"]);
         assert_eq!(path_of("PORT"), None);
         assert_eq!(path_of("SERVICE_HOST"), None);
     }

@@ -12,7 +12,7 @@ use super::{
     UploadPurging,
     check::Findings,
     duration,
-    tree::{Node, Origin, Value},
+    tree::{Entry, Node, Origin, Value},
 };
 
 const DEFAULT_ADDRESS: &str = "127.0.0.1:5000";
@@ -54,6 +54,16 @@ pub(crate) fn resolve(
     config
 }
 
+/// The single values of a list, or the one value that stands alone; `None` for what is neither.
+fn texts(value: &Value) -> Vec<Option<String>> {
+    match value {
+        Value::Null => Vec::new(),
+        Value::Scalar(text) => vec![Some(text.clone())],
+        Value::List(items) => items.iter().flat_map(|item| texts(&item.value)).collect(),
+        Value::Map(_) => vec![None],
+    }
+}
+
 struct Reader<'a> {
     tree: &'a Node,
     findings: &'a mut Findings,
@@ -84,22 +94,34 @@ impl Reader<'_> {
 
     /// The single values of a list; one value alone is a list of one.
     fn list(&mut self, path: &str) -> Vec<String> {
-        let texts = match self.tree.at(path).map(|node| &node.value) {
-            None => return Vec::new(),
-            Some(Value::Scalar(text)) => vec![Some(text.clone())],
-            Some(Value::List(items)) => items
-                .iter()
-                .map(|item| match &item.value {
-                    Value::Scalar(text) => Some(text.clone()),
-                    _ => None,
-                })
-                .collect(),
-            Some(_) => vec![None],
-        };
+        let Some(node) = self.tree.at(path) else { return Vec::new() };
+        let texts = texts(&node.value);
         if texts.iter().any(Option::is_none) {
             self.problem(path, format!("{path} must be a list of single values"));
         }
         texts.into_iter().flatten().filter(|text| !text.is_empty()).collect()
+    }
+
+    /// What stands below a section whose names are the operator's own: each name with its values.
+    fn named(&mut self, path: &str) -> Vec<(String, Vec<String>)> {
+        let entries = match self.tree.at(path).map(|node| &node.value) {
+            None => return Vec::new(),
+            Some(Value::Map(entries)) => entries,
+            Some(_) => {
+                self.problem(path, format!("{path} must be a map, as in `name: value`"));
+                return Vec::new();
+            }
+        };
+        let read = |entry: &Entry| {
+            let values = texts(&entry.node.value);
+            let whole = values.iter().all(Option::is_some);
+            whole.then(|| (entry.key.clone(), values.into_iter().flatten().collect()))
+        };
+        let named: Vec<_> = entries.iter().map(read).collect();
+        if named.iter().any(Option::is_none) {
+            self.problem(path, format!("{path} must hold single values, or lists of them"));
+        }
+        named.into_iter().flatten().collect()
     }
 
     /// Whether a key holds anything.

@@ -6,6 +6,8 @@
 pub(crate) enum Standing {
     /// Read and acted on.
     Used,
+    /// As above, and what is below it has names of the operator's own.
+    Names,
     /// Understood, and nothing has to be done for it; the text says why.
     Needless(&'static str),
     /// Not built: an error, or a warning with `--lenient`; the text says what is missing.
@@ -27,6 +29,10 @@ use Standing::{Needless, Unbuilt, Used};
 
 const fn used(path: &'static str) -> Rule {
     Rule { path, standing: Used }
+}
+
+const fn names(path: &'static str) -> Rule {
+    Rule { path, standing: Standing::Names }
 }
 
 const fn needless(path: &'static str, why: &'static str) -> Rule {
@@ -106,7 +112,8 @@ pub(crate) const RULES: &[Rule] = &[
         &[],
         "certificates are not fetched by this version: let an ACME client write http.tls.certificate and http.tls.key",
     ),
-    needless("http.headers", "security headers are set by the server"),
+    names("http.headers"),
+    names("http.namespaces"),
     used("http.http2.disabled"),
     needless("http.h2c", "HTTP/2 is spoken when the client asks for it"),
     used("http.debug.addr"),

@@ -36,6 +36,10 @@ impl Config {
         if let Some(host) = &self.http.host {
             lines.push(format!("  host: {}", quoted(host.as_str())));
         }
+        let headers = self.http.headers.iter().map(|(name, value)| (name, format!("[{}]", quoted(value))));
+        show_names(&mut lines, "headers", headers);
+        let namespaces = self.http.namespaces.iter().map(|(host, below)| (host, quoted(below)));
+        show_names(&mut lines, "namespaces", namespaces);
         lines.push(format!("  relativeurls: {}", self.http.relative_urls));
         lines.push(format!("  draintimeout: {}", duration::show(self.http.drain_timeout)));
         self.show_tls(&mut lines);
@@ -111,6 +115,24 @@ impl Config {
                 lines.push(format!("  dbname: {}", quoted(dbname)));
             }
         }
+    }
+}
+
+/// A section of `http` whose names are the operator's own; one that repeats has several values.
+fn show_names<'a>(lines: &mut Vec<String>, section: &str, named: impl Iterator<Item = (&'a str, String)>) {
+    let mut last = "";
+    for (index, (name, value)) in named.enumerate() {
+        if index == 0 {
+            lines.push(format!("  {section}:"));
+        }
+        match lines.last_mut().filter(|_| index > 0 && name == last) {
+            Some(line) => {
+                line.truncate(line.len() - 1);
+                line.push_str(&format!(", {}", value.trim_start_matches('[')));
+            }
+            None => lines.push(format!("    {}: {value}", quoted(name))),
+        }
+        last = name;
     }
 }
 

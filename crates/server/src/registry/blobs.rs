@@ -6,23 +6,19 @@ use std::ops::Range;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
-use http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-};
+use http::header::{ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use twinport_blobs::BlobFile;
 use twinport_oci::{Digest, ErrorCode, RepositoryName};
 
 use super::manifests::HEADERS;
 use super::{Registry, check};
-use crate::answer::{self, Answer, DigestNames};
+use crate::answer::{self, Answer, Caching, DigestNames};
 use crate::error::Refusal;
 use crate::grant::{Action, Grant};
-use crate::range_response::{Selection, content_range, unsatisfied_range};
+use crate::range_response::{Multipart, Selection, content_range, unsatisfied_range};
 
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
-/// What a digest names never changes.
-pub(super) const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 /// A browser that is sent here must not render what somebody pushed.
 const ATTACHMENT: HeaderValue = HeaderValue::from_static("attachment");
@@ -36,7 +32,7 @@ pub(crate) async fn head(
     headers: &HeaderMap,
 ) -> Result<Answer, Refusal> {
     let (size, names) = find(registry, grant, name, digest).await?;
-    Ok(if names.none_match_fails(headers) { not_modified(&names) } else { found(size, &names) })
+    Ok(if names.none_match_fails(headers) { not_modified(grant, &names) } else { found(grant, size, &names) })
 }
 
 /// GET, whole or in part (OCI Distribution, "Pulling blobs").
@@ -49,28 +45,36 @@ pub(crate) async fn get(
 ) -> Result<Answer, Refusal> {
     let (size, names) = find(registry, grant, name, digest).await?;
     if names.none_match_fails(headers) {
-        return Ok(not_modified(&names));
+        return Ok(not_modified(grant, &names));
     }
     let selection = Selection::of(headers, size, names.etag());
     if selection == Selection::Unsatisfiable {
         let message = format!("no byte of the range exists: the blob has {size} bytes");
-        return Err(Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::RangeInvalid, message)
+        return Err(Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::SizeInvalid, message)
             .with_header(CONTENT_RANGE, unsatisfied_range(size)));
     }
     // A blob that metadata links and storage lacks is this site's fault, not the client's: never a 404.
     let file = registry.blobs.open_sized(digest, size).await?;
-    let mut answer = found(size, &names);
-    let part = match selection {
+    let mut answer = found(grant, size, &names);
+    if let Selection::Part(_) | Selection::Parts(_) = selection {
+        *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
+    *answer.body_mut() = match selection {
+        Selection::Whole | Selection::Unsatisfiable => body(&file, 0..size).await?,
         Selection::Part(part) => {
-            *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
             let headers = answer.headers_mut();
             headers.insert(CONTENT_RANGE, content_range(&part, size));
             headers.insert(CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
-            part
+            body(&file, part).await?
         }
-        Selection::Whole | Selection::Unsatisfiable => 0..size,
+        Selection::Parts(parts) => {
+            let multipart = Multipart::new(parts, size, "application/octet-stream");
+            let headers = answer.headers_mut();
+            headers.insert(CONTENT_TYPE, multipart.content_type());
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(multipart.len()));
+            Body::from_stream(logged(multipart.stream(move |part| file.stream(part))))
+        }
     };
-    *answer.body_mut() = body(&file, part).await?;
     Ok(answer)
 }
 
@@ -105,22 +109,22 @@ fn unknown(digest: &Digest) -> Refusal {
 }
 
 /// The headers of a whole blob, for GET and HEAD alike.
-fn found(size: u64, names: &DigestNames) -> Answer {
+fn found(grant: &Grant, size: u64, names: &DigestNames) -> Answer {
     let mut answer = Response::new(Body::empty());
     let headers = answer.headers_mut();
     headers.reserve(HEADERS);
     headers.insert(CONTENT_TYPE, OCTETS);
     headers.insert(CONTENT_LENGTH, HeaderValue::from(size));
     headers.insert(ACCEPT_RANGES, BYTES);
-    headers.insert(CACHE_CONTROL, IMMUTABLE);
+    Caching::Immutable.insert_into(grant, headers);
     headers.insert(CONTENT_DISPOSITION, ATTACHMENT);
     names.insert_into(headers);
     answer
 }
 
-fn not_modified(names: &DigestNames) -> Answer {
+fn not_modified(grant: &Grant, names: &DigestNames) -> Answer {
     let mut answer = answer::empty(StatusCode::NOT_MODIFIED);
-    answer.headers_mut().insert(CACHE_CONTROL, IMMUTABLE);
+    Caching::Immutable.insert_into(grant, answer.headers_mut());
     names.insert_into(answer.headers_mut());
     answer
 }

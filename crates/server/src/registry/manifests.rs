@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::json;
 use tokio::time::timeout;
@@ -16,18 +16,15 @@ use twinport_oci::{
     canonical_digest,
 };
 
-use super::blobs::IMMUTABLE;
 use super::{Registry, check};
-use crate::answer::{self, Answer, DigestNames, OCI_SUBJECT, OCI_TAG};
+use crate::answer::{self, Answer, Caching, DigestNames, OCI_SUBJECT, OCI_TAG};
 use crate::body::{BodyError, RequestBody};
 use crate::error::Refusal;
 use crate::grant::{Action, Grant};
 use crate::query::Query;
 
-/// A tag may move at any time: a cache asks again, and is mostly told 304.
-const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 /// Room for every header of an answer at once, with those that come later.
-pub(super) const HEADERS: usize = 14;
+pub(super) const HEADERS: usize = 16;
 /// Tags that one push may set; the specification wants at least 10.
 const MAX_TAGS: usize = 100;
 /// Manifests up to here are parsed and hashed where they arrived; larger ones on the blocking pool.
@@ -47,7 +44,7 @@ pub(crate) async fn head(
 ) -> Result<Answer, Refusal> {
     check(grant, name, Action::Pull)?;
     let head = registry.metadata.manifest_head(name, reference).await?.ok_or_else(|| unknown(reference))?;
-    Ok(found(&head, reference, headers))
+    Ok(found(&head, grant, reference, headers))
 }
 
 /// GET: one statement (OCI Distribution, "Pulling manifests").
@@ -62,7 +59,7 @@ pub(crate) async fn get(
     let manifest = registry.metadata.manifest(name, reference).await?.ok_or_else(|| unknown(reference))?;
     let size = manifest.body.len() as u64;
     let head = ManifestHead { digest: manifest.digest, media_type: manifest.media_type, size };
-    let mut answer = found(&head, reference, headers);
+    let mut answer = found(&head, grant, reference, headers);
     if answer.status() == StatusCode::OK {
         *answer.body_mut() = Body::from(manifest.body);
     }
@@ -130,12 +127,12 @@ pub(crate) async fn put(
 }
 
 /// The headers of a manifest, for GET and HEAD alike; 304 when the client holds it.
-fn found(head: &ManifestHead, reference: &Reference, request: &HeaderMap) -> Answer {
+fn found(head: &ManifestHead, grant: &Grant, reference: &Reference, request: &HeaderMap) -> Answer {
     let names = DigestNames::new(&head.digest);
     let mut answer = Response::new(Body::empty());
-    let cached = match reference {
-        Reference::Tag(_) => REVALIDATE,
-        Reference::Digest(_) => IMMUTABLE,
+    let caching = match reference {
+        Reference::Tag(_) => Caching::Revalidate,
+        Reference::Digest(_) => Caching::Immutable,
     };
     let unchanged = names.none_match_fails(request);
     let headers = answer.headers_mut();
@@ -144,7 +141,7 @@ fn found(head: &ManifestHead, reference: &Reference, request: &HeaderMap) -> Ans
         headers.insert(CONTENT_TYPE, answer::visible(Bytes::copy_from_slice(head.media_type.as_bytes())));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(head.size));
     }
-    headers.insert(CACHE_CONTROL, cached);
+    caching.insert_into(grant, headers);
     names.insert_into(headers);
     if unchanged {
         *answer.status_mut() = StatusCode::NOT_MODIFIED;

@@ -20,6 +20,9 @@ use crate::error::Refusal;
 use crate::grant::{Action, Grant};
 use crate::query::Query;
 
+/// Repositories looked at for a mount that names none: more would cost more than the upload of a small blob.
+const SOURCES: u32 = 100;
+
 /// POST: mounts a blob, takes a whole one, or begins a session (OCI Distribution, "Pushing blobs").
 pub(crate) async fn begin(
     registry: &Arc<Registry>,
@@ -86,12 +89,17 @@ async fn mounted(
     from: Option<&str>,
     digest: &Digest,
 ) -> Result<bool, Refusal> {
-    // A name that no repository can have is a repository that does not exist.
-    let Some(from) = from.and_then(|from| RepositoryName::parse(from).ok()) else { return Ok(false) };
-    if !grant.allows(&from, Action::Pull) {
-        return Ok(false);
+    let sources = match from {
+        // A name that no repository can have is a repository that does not exist.
+        Some(from) => RepositoryName::parse(from).into_iter().collect(),
+        None => registry.metadata.repositories_linking(digest, SOURCES).await?,
+    };
+    for source in sources.iter().filter(|source| grant.allows(source, Action::Pull)) {
+        if registry.metadata.mount_blob(source, to, digest, &grant.actor()).await? {
+            return Ok(true);
+        }
     }
-    Ok(registry.metadata.mount_blob(&from, to, digest, &grant.actor()).await?)
+    Ok(false)
 }
 
 async fn find(registry: &Registry, name: &RepositoryName, id: &UploadId) -> Result<UploadSession, Refusal> {

@@ -4,12 +4,16 @@ use std::{io::IsTerminal as _, sync::Arc};
 
 use parking_lot::Mutex;
 use tracing_subscriber::{
-    Layer as _, Registry, filter::Targets, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+    Layer as _, Registry,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    reload,
+    util::SubscriberInitExt as _,
 };
 
 use super::writer::{LineWriter, WriterGuard};
 use crate::{
-    StartError,
+    StartError, audit,
     config::{LogConfig, LogFormat},
 };
 
@@ -95,12 +99,26 @@ pub(super) fn filter(text: &str) -> Result<Targets, String> {
     if !level && !text.contains('=') {
         return Err("use error, warn, info, debug or trace".to_owned());
     }
-    text.parse::<Targets>().map_err(|error| error.to_string())
+    let targets = text.parse::<Targets>().map_err(|error| error.to_string())?;
+    // Whoever wants fewer lines does not want to lose who changed what.
+    let is_named =
+        text.split(',').any(|directive| directive.split('=').next().map(str::trim) == Some(audit::TARGET));
+    Ok(if is_named { targets } else { targets.with_target(audit::TARGET, LevelFilter::INFO) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_level_takes_the_audit_lines_away_but_a_directive_that_names_them() {
+        let shows = |text: &str| filter(text).unwrap().would_enable(audit::TARGET, &tracing::Level::INFO);
+        for text in ["info", "error", "off", "warn,twinport_geo=debug"] {
+            assert!(shows(text), "{text}");
+        }
+        assert!(!shows("info,audit=off"));
+        assert!(!filter("error").unwrap().would_enable("access", &tracing::Level::INFO));
+    }
 
     #[test]
     fn levels_and_directives_are_filters_and_slips_are_not() {

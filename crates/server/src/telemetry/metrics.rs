@@ -207,7 +207,51 @@ fn known(method: &Method) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    /// Every figure that a site can have.
+    fn full_page() -> String {
+        let tls = TlsCounters::default();
+        tls.shaken("ok");
+        tls.reloaded("ok");
+        let metrics = Metrics::new("sqlite", Some(&tls));
+        metrics.request_ended("base", &Method::GET, StatusCode::OK, Duration::from_millis(1));
+        metrics.page(&SiteFigures {
+            log_head_seq: Some(1),
+            certificate_expires_s: Some(1),
+            geo: Some(GeoFigures {
+                ingested_seq: Some(1),
+                applied_seq: Some(1),
+                lag_events: Some(1),
+                lag_seconds: Some(1.0),
+                repositories: vec![("synced", 1)],
+                items: vec![("synced", 1)],
+                ..GeoFigures::default()
+            }),
+            ..SiteFigures::default()
+        })
+    }
+
+    #[test]
+    fn every_metric_is_on_the_page_of_metrics_and_no_other() {
+        let page = full_page();
+        let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        let served: BTreeSet<String> = types
+            .map(|(name, kind)| match kind {
+                "counter" => format!("{name}_total"),
+                "info" => format!("{name}_info"),
+                _ => name.to_owned(),
+            })
+            .collect();
+        let listed: BTreeSet<String> = include_str!("../../../../docs/reference/metrics.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `twinport_")?.split('`').next())
+            .map(|name| format!("twinport_{name}"))
+            .collect();
+        assert_eq!(served, listed);
+    }
 
     #[test]
     fn r29_a_lag_that_is_not_known_is_absent_and_not_zero() {

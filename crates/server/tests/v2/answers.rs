@@ -6,7 +6,49 @@ use twinport_metadata::EventKind;
 use twinport_oci::Digest;
 use twinport_server::{ExternalAddress, RegistrySettings, TrustedProxies};
 
-use crate::harness::{Send, Site};
+use crate::harness::{OCI_MANIFEST, Send, Site};
+use crate::on_both_databases;
+
+on_both_databases!(every_endpoint_of_the_specification_answers_with_its_success_status);
+
+/// In the order and by the ids of the specification's table of endpoints.
+async fn every_endpoint_of_the_specification_answers_with_its_success_status(site: Site) {
+    let (manifest, digest) = site.push_image("library/x", "latest", "one").await;
+    let blob = site.push_blob("library/x", b"blob").await;
+    let [patched, closed, asked, cancelled] = [(); 4].map(|()| site.begin("library/x"));
+    let (patched, closed, asked, cancelled) = (patched.await, closed.await, asked.await, cancelled.await);
+    let closed = format!("{closed}?digest={}", Digest::sha256(b"chunk"));
+    let pushed = format!("/v2/library/x/blobs/uploads/?digest={}", Digest::sha256(b"whole"));
+    for (id, method, path, body, status) in [
+        ("end-1", "GET", "/v2/".to_owned(), "", 200),
+        ("end-2", "GET", format!("/v2/library/x/blobs/{blob}"), "", 200),
+        ("end-2", "HEAD", format!("/v2/library/x/blobs/{blob}"), "", 200),
+        ("end-3", "GET", "/v2/library/x/manifests/latest".to_owned(), "", 200),
+        ("end-3", "HEAD", format!("/v2/library/x/manifests/{digest}"), "", 200),
+        ("end-4a", "POST", "/v2/library/x/blobs/uploads/".to_owned(), "", 202),
+        ("end-4b", "POST", pushed, "whole", 201),
+        ("end-4c", "POST", "/v2/library/x/blobs/uploads/?digest-algorithm=sha512".to_owned(), "", 202),
+        ("end-5", "PATCH", patched, "chunk", 202),
+        ("end-6", "PUT", closed, "chunk", 201),
+        ("end-7a", "PUT", "/v2/library/x/manifests/next".to_owned(), "manifest", 201),
+        ("end-7b", "PUT", format!("/v2/library/x/manifests/{digest}?tag=1&tag=2&tag=3"), "manifest", 201),
+        ("end-8a", "GET", "/v2/library/x/tags/list".to_owned(), "", 200),
+        ("end-8b", "GET", "/v2/library/x/tags/list?n=1&last=1".to_owned(), "", 200),
+        ("end-11", "POST", format!("/v2/other/blobs/uploads/?mount={blob}&from=library/x"), "", 201),
+        ("end-12a", "GET", format!("/v2/library/x/referrers/{digest}"), "", 200),
+        ("end-12b", "GET", format!("/v2/library/x/referrers/{digest}?artifactType=a/b"), "", 200),
+        ("end-13", "GET", asked, "", 204),
+        ("end-14", "DELETE", cancelled, "", 204),
+        ("end-9", "DELETE", "/v2/library/x/manifests/next".to_owned(), "", 202),
+        ("end-9", "DELETE", format!("/v2/library/x/manifests/{digest}"), "", 202),
+        ("end-10", "DELETE", format!("/v2/library/x/blobs/{blob}"), "", 202),
+    ] {
+        let body = if body == "manifest" { manifest.clone() } else { body.as_bytes().to_vec() };
+        let request = site.request(method.parse().unwrap(), &path).header("content-type", OCI_MANIFEST);
+        let seen = request.body(body).seen().await;
+        assert_eq!(seen.status, status, "{id} {method} {path}: {seen:?}");
+    }
+}
 
 #[tokio::test]
 async fn the_base_says_that_the_specification_is_implemented() {
@@ -35,18 +77,41 @@ async fn a_path_that_is_no_endpoint_is_404_in_the_form_of_the_specification() {
 }
 
 #[tokio::test]
+async fn what_is_refused_is_refused_with_a_code_of_the_specification() {
+    let site = Site::start().await;
+    site.push_image("x", "latest", "one").await;
+    let (upload, digest) = (site.begin("x").await, Digest::sha256(b"absent"));
+    // Each answer is held to the table of codes by the harness.
+    for (method, path, status) in [
+        ("GET", "/v2/x/tags/list?n=-1".to_owned(), 400),
+        ("GET", "/v2/x/tags/list?last=%0a".to_owned(), 400),
+        ("GET", format!("/v2/x/referrers/{digest}?last=nonsense"), 400),
+        ("GET", "/v2/x/tags/list?n=%".to_owned(), 400),
+        ("GET", "/v2/x/manifests/.hidden".to_owned(), 400),
+        ("PUT", "/v2/x/manifests/-x".to_owned(), 400),
+        ("PUT", format!("/v2/x/manifests/{digest}?tag=.x"), 400),
+        ("PATCH", upload, 416),
+        ("GET", "/v2/x/blobs/uploads/nonsense".to_owned(), 404),
+        ("GET", "/v2/unknown/tags/list".to_owned(), 404),
+    ] {
+        let request = site.request(method.parse().unwrap(), &path).header("content-range", "7-8");
+        assert_eq!(request.body("ab").seen().await.status, status, "{method} {path}");
+    }
+}
+
+#[tokio::test]
 async fn a_method_that_an_endpoint_does_not_have_is_405_and_names_those_it_has() {
     let site = Site::start().await;
     let digest = Digest::sha256(b"x");
     for (method, path, allowed) in [
-        (Method::POST, "/v2/".to_owned(), "GET, HEAD"),
-        (Method::DELETE, "/v2/_catalog".to_owned(), "GET, HEAD"),
-        (Method::PUT, "/v2/x/tags/list".to_owned(), "GET, HEAD"),
-        (Method::POST, "/v2/x/manifests/latest".to_owned(), "GET, HEAD, PUT, DELETE"),
-        (Method::PUT, format!("/v2/x/blobs/{digest}"), "GET, HEAD, DELETE"),
-        (Method::GET, "/v2/x/blobs/uploads/".to_owned(), "POST"),
-        (Method::POST, format!("/v2/x/referrers/{digest}"), "GET, HEAD"),
-        (Method::from_bytes(b"PURGE").unwrap(), "/v2/x/tags/list".to_owned(), "GET, HEAD"),
+        (Method::POST, "/v2/".to_owned(), "GET, HEAD, OPTIONS"),
+        (Method::DELETE, "/v2/_catalog".to_owned(), "GET, HEAD, OPTIONS"),
+        (Method::PUT, "/v2/x/tags/list".to_owned(), "GET, HEAD, OPTIONS"),
+        (Method::POST, "/v2/x/manifests/latest".to_owned(), "GET, HEAD, PUT, DELETE, OPTIONS"),
+        (Method::PUT, format!("/v2/x/blobs/{digest}"), "GET, HEAD, DELETE, OPTIONS"),
+        (Method::GET, "/v2/x/blobs/uploads/".to_owned(), "POST, OPTIONS"),
+        (Method::POST, format!("/v2/x/referrers/{digest}"), "GET, HEAD, OPTIONS"),
+        (Method::from_bytes(b"PURGE").unwrap(), "/v2/x/tags/list".to_owned(), "GET, HEAD, OPTIONS"),
     ] {
         let seen = site.request(method, &path).seen().await;
         seen.refused(405, "UNSUPPORTED");

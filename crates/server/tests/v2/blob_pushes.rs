@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use twinport_oci::{Algorithm, Digest, UploadId};
 
-use crate::harness::{Send, Site, content};
+use crate::harness::{Send, Site, content, eventually};
 use crate::on_both_databases;
 
 on_both_databases!(
@@ -16,10 +17,12 @@ on_both_databases!(
     a_digest_mismatch_is_400_and_leaves_nothing_visible,
     a_mount_is_201_with_a_pullable_location,
     a_mount_that_cannot_be_had_begins_an_upload,
+    a_mount_without_a_source_finds_the_blob_where_the_client_may_read_it,
     blobs_are_pushed_with_sha512,
     an_empty_blob_is_pushed_in_every_way,
     a_blob_that_is_there_is_pushed_again_with_201,
     identical_blobs_pushed_at_once_all_succeed,
+    a_post_that_ends_before_its_length_leaves_nothing,
 );
 
 async fn post_then_put_pushes_a_blob_whole(site: Site) {
@@ -116,13 +119,29 @@ async fn a_mount_that_cannot_be_had_begins_an_upload(site: Site) {
         format!("mount={absent}&from=source"),
         format!("mount={digest}&from=unknown"),
         format!("mount={digest}&from=NOT%20A%20NAME"),
-        format!("mount={digest}"),
+        format!("mount={absent}"),
     ] {
         let seen = site.post(&format!("/v2/target/blobs/uploads/?{query}")).await;
         seen.is(StatusCode::ACCEPTED);
         site.close(seen.header("location"), Digest::sha256(b"own"), b"own").await.is(StatusCode::CREATED);
     }
     assert_eq!(site.head(&format!("/v2/target/blobs/{digest}")).await.status, 404);
+}
+
+async fn a_mount_without_a_source_finds_the_blob_where_the_client_may_read_it(site: Site) {
+    let digest = site.push_blob("source/a", b"shared").await;
+    let path = format!("/v2/target/b/blobs/uploads/?mount={digest}");
+    let seen = site.post(&path).await;
+    seen.is(StatusCode::CREATED);
+    assert_eq!(seen.header("docker-content-digest"), digest.to_string());
+    assert_eq!(site.get(seen.header("location")).await.body, "shared");
+    // Found in the repository itself, too; and where no repository links it any more, not at all.
+    site.post(&path).await.is(StatusCode::CREATED);
+    for repository in ["source/a", "target/b"] {
+        site.delete(&format!("/v2/{repository}/blobs/{digest}")).await.is(StatusCode::ACCEPTED);
+    }
+    site.post(&path).await.is(StatusCode::ACCEPTED);
+    assert_eq!(site.head(&format!("/v2/target/b/blobs/{digest}")).await.status, 404);
 }
 
 async fn blobs_are_pushed_with_sha512(site: Site) {
@@ -199,6 +218,26 @@ async fn identical_blobs_pushed_at_once_all_succeed(site: Site) {
         }
     }
     assert!(site.spools().is_empty(), "{:?}", site.spools());
+}
+
+async fn a_post_that_ends_before_its_length_leaves_nothing(site: Site) {
+    for length in [10, 300_000] {
+        let bytes = content(10, length);
+        let digest = Digest::sha256(&bytes);
+        let mut stream = site.connect().await;
+        let head = format!(
+            "POST /v2/x/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+            length + 1
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&bytes).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        assert!(!answer.starts_with(b"HTTP/1.1 201"), "{}", String::from_utf8_lossy(&answer));
+        eventually("nothing is left of it", async || site.spools().is_empty()).await;
+        assert_eq!(site.head(&format!("/v2/x/blobs/{digest}")).await.status, 404);
+    }
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ on_both_databases!(
     an_upload_goes_on_after_a_restart,
     a_broken_body_keeps_what_arrived,
     a_broken_small_put_keeps_what_arrived,
+    there_is_no_smallest_chunk,
 );
 
 async fn chunks_are_taken_in_order_and_the_session_closed_with_put(site: Site) {
@@ -61,11 +62,11 @@ async fn a_chunk_out_of_order_is_416_and_the_upload_goes_on(site: Site) {
     let bytes = content(3, 900);
     let location = site.begin("x").await;
     // The first chunk must begin with 0.
-    site.patch(&location, 300, &bytes[300..600]).await.refused(416, "RANGE_INVALID");
+    site.patch(&location, 300, &bytes[300..600]).await.refused(416, "BLOB_UPLOAD_INVALID");
     site.patch(&location, 0, &bytes[..300]).await.is(StatusCode::ACCEPTED);
     for (start, end) in [(600, 900), (0, 300), (299, 600), (301, 600)] {
         let seen = site.patch(&location, start, &bytes[start..end]).await;
-        seen.refused(416, "RANGE_INVALID");
+        seen.refused(416, "BLOB_UPLOAD_INVALID");
         assert_eq!(seen.header("range"), "0-299");
         assert!(seen.header("location").ends_with(&location));
     }
@@ -84,9 +85,9 @@ async fn the_last_chunk_out_of_order_is_416(site: Site) {
         let request = site.request(Method::PUT, &format!("{location}?digest={digest}"));
         request.header("content-range", range).body(part.to_vec()).seen().await
     };
-    put("600-899", &bytes[600..]).await.refused(416, "RANGE_INVALID");
-    put("0-299", &bytes[..300]).await.refused(416, "RANGE_INVALID");
-    put("nonsense", &bytes[300..]).await.refused(416, "RANGE_INVALID");
+    put("600-899", &bytes[600..]).await.refused(416, "BLOB_UPLOAD_INVALID");
+    put("0-299", &bytes[..300]).await.refused(416, "BLOB_UPLOAD_INVALID");
+    put("nonsense", &bytes[300..]).await.refused(416, "BLOB_UPLOAD_INVALID");
     put("300-899", &bytes[300..]).await.is(StatusCode::CREATED);
 }
 
@@ -193,4 +194,14 @@ async fn a_broken_small_put_keeps_what_arrived(site: Site) {
     drop(stream);
     eventually("the session is advanced", async || site.get(&location).await.header("range") == "0-4").await;
     site.close(&location, digest, b"56789").await.is(StatusCode::CREATED);
+}
+
+async fn there_is_no_smallest_chunk(site: Site) {
+    let begun = site.post("/v2/x/blobs/uploads/").await;
+    assert_eq!(begun.header("oci-chunk-min-length"), "");
+    let location = begun.header("location");
+    for (at, byte) in b"abc".iter().enumerate() {
+        site.patch(location, at, &[*byte]).await.is(StatusCode::ACCEPTED);
+    }
+    site.close(location, Digest::sha256(b"abc"), b"").await.is(StatusCode::CREATED);
 }

@@ -22,6 +22,24 @@ pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+jso
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub(crate) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// The codes that a 4XX may have: the specification's table, and Docker's `TAG_INVALID`, which it lets pass.
+const CODES: [&str; 15] = [
+    "BLOB_UNKNOWN",
+    "BLOB_UPLOAD_INVALID",
+    "BLOB_UPLOAD_UNKNOWN",
+    "DIGEST_INVALID",
+    "MANIFEST_BLOB_UNKNOWN",
+    "MANIFEST_INVALID",
+    "MANIFEST_UNKNOWN",
+    "NAME_INVALID",
+    "NAME_UNKNOWN",
+    "SIZE_INVALID",
+    "UNAUTHORIZED",
+    "DENIED",
+    "UNSUPPORTED",
+    "TOOMANYREQUESTS",
+    "TAG_INVALID",
+];
 
 /// Runs every named function twice: `sqlite::name` and `postgresql::name`, each on a registry of its own.
 #[macro_export]
@@ -292,6 +310,8 @@ impl Seen {
     fn check(&self, method: &Method) {
         assert_eq!(self.header("docker-distribution-api-version"), "registry/2.0", "{self:?}");
         assert_eq!(self.header("x-content-type-options"), "nosniff", "{self:?}");
+        // None has a reason to warn; one that did would need the form of the specification's "Warnings".
+        assert!(!self.headers.contains_key("warning"), "{self:?}");
         if *method == Method::HEAD {
             assert!(self.body.is_empty(), "{self:?}");
         } else if self.status >= 400 {
@@ -308,6 +328,7 @@ impl Seen {
         for error in errors {
             let code = error["code"].as_str().unwrap();
             assert!(code.chars().all(|c| c.is_ascii_uppercase() || c == '_') && !code.is_empty(), "{self:?}");
+            assert!(self.status >= 500 || CODES.contains(&code), "no code of the specification: {self:?}");
             assert!(error["message"].is_string(), "{self:?}");
         }
     }

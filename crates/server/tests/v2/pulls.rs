@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 use twinport_oci::Digest;
 
-use crate::harness::{OCI_MANIFEST, Send, Site, content};
+use crate::harness::{OCI_MANIFEST, Seen, Send, Site, content};
 use crate::on_both_databases;
 
 on_both_databases!(
@@ -168,12 +168,94 @@ async fn a_range_of_a_blob_is_answered_with_206_and_what_does_not_exist_with_416
             ["bytes=500-0".to_owned(), "bytes=500000-1000000".to_owned(), format!("bytes={}-", last + 1)]
         {
             let seen = ask(&range).await;
-            seen.refused(416, "RANGE_INVALID");
+            seen.refused(416, "SIZE_INVALID");
             assert_eq!(seen.header("content-range"), format!("bytes */{length}"));
         }
-        for range in ["bytes=0-1,5-6", "lines=1-2"] {
+        let seen = ask("lines=1-2").await;
+        assert_eq!((seen.status, &seen.body[..]), (200, &bytes[..]));
+    }
+}
+
+/// As a snapshotter reads it that pulls lazily: the parts of a `multipart/byteranges` body, by where they begin.
+fn parts(seen: &Seen) -> Vec<(usize, Vec<u8>)> {
+    let boundary = seen.header("content-type").strip_prefix("multipart/byteranges; boundary=").unwrap();
+    let delimiter = format!("\r\n--{boundary}");
+    let mut rest = &seen.body[..];
+    let mut parts = Vec::new();
+    while let Some(after) = rest.strip_prefix(format!("{delimiter}\r\n").as_bytes()) {
+        let head = after.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+        let lines = std::str::from_utf8(&after[..head]).unwrap();
+        assert!(lines.contains("Content-Type: application/octet-stream"), "{lines}");
+        let range = lines.lines().find_map(|line| line.strip_prefix("Content-Range: bytes ")).unwrap();
+        let (first, last) = range.split('/').next().unwrap().split_once('-').unwrap();
+        let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
+        let body = &after[head + 4..];
+        parts.push((first, body[..=last - first].to_vec()));
+        rest = &body[last - first + 1..];
+    }
+    assert_eq!(rest, format!("{delimiter}--\r\n").as_bytes());
+    parts
+}
+
+#[tokio::test]
+async fn several_ranges_are_sent_as_the_parts_of_one_answer() {
+    let site = Site::start().await;
+    for length in [2048, 3 << 20] {
+        let bytes = content(8, length);
+        let digest = site.push_blob("x", &bytes).await;
+        let path = format!("/v2/x/blobs/{digest}");
+        let ask = async |range: &str| site.request(Method::GET, &path).header("range", range).seen().await;
+        for (range, expected) in [
+            ("bytes=0-9,100-199,-5", vec![0..10, 100..200, length - 5..length]),
+            ("bytes=1000-,0-9", vec![1000..length, 0..10]),
+            ("bytes=0-9,20-29,99999999-", vec![0..10, 20..30]),
+            // No byte is sent twice.
+            ("bytes=0-99,50-149,1000-1000", vec![0..150, 1000..1001]),
+        ] {
             let seen = ask(range).await;
-            assert_eq!((seen.status, &seen.body[..]), (200, &bytes[..]), "{range}");
+            assert_eq!(seen.status, 206, "{range}");
+            assert_eq!(seen.header("content-length"), seen.body.len().to_string());
+            assert_eq!(seen.header("content-range"), "");
+            assert_eq!(seen.header("docker-content-digest"), digest.to_string());
+            let found = parts(&seen);
+            let wanted: Vec<_> =
+                expected.iter().map(|part| (part.start, bytes[part.clone()].to_vec())).collect();
+            assert!(found == wanted, "{range}: {:?}", found.iter().map(|part| part.0).collect::<Vec<_>>());
+        }
+        // What comes to one range is answered as one.
+        let seen = ask("bytes=0-9,10-19").await;
+        assert_eq!((seen.status, seen.header("content-range")), (206, &*format!("bytes 0-19/{length}")));
+        ask(&format!("bytes={length}-,9999999-")).await.refused(416, "SIZE_INVALID");
+        let many = format!("bytes={}", "0-0,2-2,".repeat(20));
+        assert_eq!(ask(&many).await.is(StatusCode::OK).body, bytes);
+    }
+}
+
+#[tokio::test]
+async fn what_was_given_to_someone_known_is_kept_by_no_shared_cache() {
+    let site = Site::start().await;
+    let (_, digest) = site.push_image("x", "latest", "one").await;
+    let blob = site.push_blob("x", b"blob").await;
+    for path in [
+        "/v2/x/manifests/latest".to_owned(),
+        format!("/v2/x/manifests/{digest}"),
+        format!("/v2/x/blobs/{blob}"),
+    ] {
+        for method in [Method::GET, Method::HEAD] {
+            let open = site.request(method.clone(), &path).seen().await;
+            let known =
+                site.request(method.clone(), &path).basic_auth("someone", Some("secret")).seen().await;
+            let held = site.request(method, &path).basic_auth("someone", Some("secret"));
+            let held = held.header("if-none-match", known.header("etag")).seen().await;
+            assert_eq!(held.status, 304);
+            assert!(!open.header("cache-control").contains("private"), "{path}");
+            for seen in [&known, &held] {
+                assert!(seen.header("cache-control").contains("private"), "{path}: {seen:?}");
+                assert!(!seen.header("cache-control").contains("public"), "{path}: {seen:?}");
+            }
+            for seen in [open, known, held] {
+                assert_eq!(seen.header("vary"), "Authorization", "{path}");
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ on_both_databases!(
     referrers_that_do_not_fit_a_page_are_linked,
     a_deleted_referrer_is_listed_no_more,
     referrers_belong_to_one_repository,
+    a_fallback_tag_is_a_tag_and_what_it_lists_are_referrers_all_the_same,
 );
 
 async fn push(site: &Site, repository: &str, manifest: Value) -> Digest {
@@ -156,6 +157,27 @@ async fn a_deleted_referrer_is_listed_no_more(site: Site) {
 async fn referrers_belong_to_one_repository(site: Site) {
     push(&site, "other", referrer(&subject(), None, json!({}))).await;
     assert!(list(&site, "").await.is_empty());
+}
+
+/// Specification, "Enabling the Referrers API": clients of older registries kept the list themselves, in a tag.
+async fn a_fallback_tag_is_a_tag_and_what_it_lists_are_referrers_all_the_same(site: Site) {
+    let attached = referrer(&subject(), Some("application/vnd.example.sbom"), json!({}));
+    let size = serde_json::to_vec(&attached).unwrap().len();
+    let digest = push(&site, "x", attached).await;
+    let fallback = json!({
+        "schemaVersion": 2, "mediaType": OCI_INDEX,
+        "manifests": [{"mediaType": OCI_MANIFEST, "digest": digest, "size": size,
+            "artifactType": "application/vnd.example.sbom"}],
+    });
+    let (tag, bytes) = (subject().to_string().replace(':', "-"), serde_json::to_vec(&fallback).unwrap());
+    site.put_manifest("x", &tag, OCI_INDEX, bytes.clone()).await.is(StatusCode::CREATED);
+    // Once, whoever keeps a list; and the list itself is nobody's referrer.
+    let found = list(&site, "").await;
+    assert_eq!(found.iter().map(|entry| &entry["digest"]).collect::<Vec<_>>(), [&json!(digest)]);
+    assert_eq!(site.get(&format!("/v2/x/manifests/{tag}")).await.body, bytes);
+    // A client that takes the tag away takes no referrer with it.
+    site.delete(&format!("/v2/x/manifests/{tag}")).await.is(StatusCode::ACCEPTED);
+    assert_eq!(list(&site, "").await.len(), 1);
 }
 
 #[tokio::test]

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::super::{
-    ClientAuth, DebugConfig, HttpConfig, ListenAddress, MainAddress, TlsConfig, TlsVersion, TrustedProxies,
+    ClientAuth, DebugConfig, HttpConfig, ListenAddress, MainAddress, Namespaces, ResponseHeaders, TlsConfig,
+    TlsVersion, TrustedProxies,
 };
 use super::{DEFAULT_ADDRESS, Reader};
 
@@ -16,6 +17,8 @@ impl Reader<'_> {
             relative_urls: self.boolean("http.relativeurls").unwrap_or(false),
             prefix: self.prefix(),
             trusted_proxies: self.trusted_proxies(),
+            headers: self.response_headers(),
+            namespaces: self.namespaces(),
             drain_timeout: self.duration("http.draintimeout").unwrap_or(Duration::from_secs(30)),
             tls: self.tls(),
             debug: self.debug(),
@@ -69,6 +72,33 @@ impl Reader<'_> {
             }
         }
         trusted
+    }
+
+    /// As in Distribution: a name, and a value or a list of values.
+    fn response_headers(&mut self) -> ResponseHeaders {
+        let mut headers = ResponseHeaders::default();
+        for (name, values) in self.named("http.headers") {
+            for value in values {
+                if let Err(reason) = headers.add(&name, &value) {
+                    self.problem("http.headers", format!("http.headers: {name}: {reason}"));
+                }
+            }
+        }
+        for warning in headers.warnings() {
+            self.warning("http.headers", format!("http.headers: {warning}"));
+        }
+        headers
+    }
+
+    fn namespaces(&mut self) -> Namespaces {
+        let mut namespaces = Namespaces::default();
+        for (host, below) in self.named("http.namespaces") {
+            let below = below.first().map_or("", String::as_str);
+            if let Err(reason) = namespaces.add(&host, below) {
+                self.problem("http.namespaces", format!("http.namespaces: {reason}"));
+            }
+        }
+        namespaces
     }
 
     fn debug(&mut self) -> Option<DebugConfig> {
