@@ -42,7 +42,8 @@ push_a_non_distributable_layer_with_curl() {
 
 # A layer that is both elsewhere and here: its bytes count.
 push_descriptors_with_urls_with_curl() {
-  push_format formats/urls '.layers[0].urls = ["https://example.com/one", "https://example.com/two"] | .layers[0].annotations = {"org.example.kept": "yes"}'
+  push_format formats/urls '.layers[0].urls = ["https://example.com/one", "https://example.com/two"]
+    | .layers[0].annotations = {"org.example.kept": "yes"}'
 }
 
 push_unknown_media_types_with_curl() {

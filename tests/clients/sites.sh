@@ -105,7 +105,8 @@ start_served_pair() {
   primary=$site_address primary_pid=$site_pid
   start_site tokyo "$2" || return 1
   secondary=$site_address secondary_pid=$site_pid
-  token=$("$twinport" site add tokyo --as paris --url "$scheme://$primary" --data "$pair/paris" --output json 2>"$pair/add.err" | jq -er .token) || { show_logs; return 1; }
+  token=$("$twinport" site add tokyo --as paris --url "$scheme://$primary" --data "$pair/paris" --output json 2>"$pair/add.err" \
+    | jq -er .token) || { show_logs; return 1; }
   "$twinport" site join --token "$token" --data "$pair/tokyo" >"$pair/join.out" 2>"$pair/join.err" || { show_logs; return 1; }
 }
 
