@@ -25,6 +25,8 @@ mod manifest_pushes;
 mod pulls;
 #[path = "v2/referrers.rs"]
 mod referrers;
+#[path = "v2/schema1.rs"]
+mod schema1;
 #[path = "v2/secondaries.rs"]
 mod secondaries;
 #[path = "v2/tls.rs"]
