@@ -13,7 +13,12 @@ have() { command -v "$1" >/dev/null 2>&1; }
 # Versions of the tools that `go install` builds; every script that names one reads it here.
 crane_module=github.com/google/go-containerregistry/cmd/crane@v0.22.1
 regctl_module=github.com/regclient/regclient/cmd/regctl@v0.11.7
+helm_module=helm.sh/helm/v3/cmd/helm@v3.22.0
+cosign_module=github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3
+buildkit_module=github.com/moby/buildkit@v0.32.2
 distribution_module=github.com/distribution/distribution/v3/cmd/registry@v3.1.2
+# And of what comes from PyPI.
+oras_package=oras==0.2.43
 
 # The folder cargo builds into: the caller's, else the clone's own.
 target_dir() { printf '%s\n' "${CARGO_TARGET_DIR:-$root/target}"; }

@@ -69,7 +69,8 @@ small_image() {
   echo "$3" >"$scratch/greeting"
   tar --numeric-owner --owner=0 --group=0 --mtime=@0 -C "$scratch" -cf "$scratch/layer.tar" greeting
   layer=$(blob "$layout" "$scratch/layer.tar" $oci_layer)
-  jq -cn --arg a "$2" --argjson l "$layer" '{architecture:$a,os:"linux",config:{},rootfs:{type:"layers",diff_ids:[$l.digest]}}' >"$scratch/config"
+  jq -cn --arg a "$2" --argjson l "$layer" >"$scratch/config" \
+    '{architecture:$a,os:"linux",config:{},rootfs:{type:"layers",diff_ids:[$l.digest]},history:[{created_by:"tar"}]}'
   config=$(blob "$layout" "$scratch/config" $oci_config)
   jq -cn --arg t $oci_manifest --argjson c "$config" --argjson l "$layer" \
     '{schemaVersion:2,mediaType:$t,config:$c,layers:[$l]}' >"$scratch/manifest"
@@ -120,3 +121,12 @@ single_layout() {
 
 # digest_of LAYOUT: what its only entry is.
 digest_of() { jq -r '.manifests[0].digest' "$1/index.json"; }
+
+# tar_of_a_file TEXT: a root file system of one file `greeting`, on standard output.
+tar_of_a_file() {
+  local scratch
+  scratch=$(mktemp -d "$work/tar.XXXXXX")
+  echo "$1" >"$scratch/greeting"
+  tar --numeric-owner --owner=0 --group=0 -C "$scratch" -cf - greeting
+  rm -rf "$scratch"
+}

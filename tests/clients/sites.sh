@@ -9,7 +9,7 @@ pair_pids=()
 
 show_logs() { tail -n 20 "$pair"/*.err 2>/dev/null || true; }
 
-serves() { answers 200 "http://$1/readyz"; }
+serves() { answers 200 "$scheme://$1/readyz"; }
 
 serves_or_ended() { serves "$1" || gone "$2"; }
 
@@ -52,6 +52,7 @@ storage:
 geo:
   site: $site
 YAML
+  [ "$scheme" = http ] || sed -i "s|^http:|&\n  tls: {certificate: $work/tls/tls.crt, key: $work/tls/tls.key}|" "$pair/$site.yml"
   [ "$database" = postgresql ] || return 0
   # postgres://USER@HOST:PORT/DATABASE, as scripts/with-postgres makes it.
   rest=${TWINPORT_TEST_POSTGRES#*://}
@@ -98,20 +99,21 @@ start_site() {
 
 start_served_pair() {
   local token
-  pair=$work/pair-$1-$2
+  pair=$work/pair-$where
   mkdir -p "$pair"
   start_site paris "$1" || return 1
   primary=$site_address primary_pid=$site_pid
   start_site tokyo "$2" || return 1
   secondary=$site_address secondary_pid=$site_pid
-  token=$("$twinport" site add tokyo --data "$pair/paris" --output json 2>"$pair/add.err" | jq -er .token) || { show_logs; return 1; }
+  token=$("$twinport" site add tokyo --as paris --url "$scheme://$primary" --data "$pair/paris" --output json 2>"$pair/add.err" \
+    | jq -er .token) || { show_logs; return 1; }
   "$twinport" site join --token "$token" --data "$pair/tokyo" >"$pair/join.out" 2>"$pair/join.err" || { show_logs; return 1; }
 }
 
 kill_primary() {
   kill -s KILL "$primary_pid" 2>/dev/null || return 1
   eventually 10 gone "$primary_pid" || return 1
-  ! answers 200 "http://$primary/v2/"
+  ! answers 200 "$scheme://$primary/v2/"
 }
 
 stop_pair() {
@@ -131,7 +133,7 @@ pair_is_gone() {
   for pid in "${pair_pids[@]}"; do
     eventually 20 gone "$pid" || { echo "process $pid still runs"; return 1; }
   done
-  ! answers 200 "http://$primary/v2/" && ! answers 200 "http://$secondary/v2/"
+  ! answers 200 "$scheme://$primary/v2/" && ! answers 200 "$scheme://$secondary/v2/"
 }
 
 kill_what_is_left() {
