@@ -38,7 +38,7 @@ impl Metadata {
             .db
             .scan(
                 "SELECT r.path FROM blob_links l JOIN repositories r ON r.id = l.repository_id \
-                 WHERE l.digest = $1 ORDER BY r.path LIMIT $2",
+                 WHERE l.digest = $1 ORDER BY l.repository_id LIMIT $2",
                 vec![digest.into(), limit.into()],
             )
             .await?;

@@ -19,7 +19,7 @@ use crate::audit;
 use crate::body::RequestBody;
 use crate::cross_origin;
 use crate::error::Refusal;
-use crate::path::{self, Route};
+use crate::path::{self, Class, PathError, Route};
 use crate::query::Query;
 use crate::registry::{Registry, blobs, catalog, manifests, referrers, tags, uploads};
 
@@ -107,11 +107,10 @@ where
 }
 
 async fn respond(registry: &Arc<Registry>, parts: request::Parts, mut body: RequestBody) -> Answer {
-    let (class, result) =
-        match check_headers(&parts.headers).and_then(|()| Ok(path::parse(parts.uri.path())?)) {
-            Ok(route) => (RouteClass::of(&route), answer_to(registry, &parts, route, &mut body).await),
-            Err(refusal) => (RouteClass::Unrouted, Err(refusal)),
-        };
+    let (class, result) = match check_headers(&parts.headers).and_then(|()| route(&parts)) {
+        Ok(route) => (RouteClass::of(&route), answer_to(registry, &parts, route, &mut body).await),
+        Err(refusal) => (RouteClass::Unrouted, Err(refusal)),
+    };
     let mut answer = result.unwrap_or_else(Refusal::into_answer);
     if !body.drain().await && parts.version < Version::HTTP_2 {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -129,6 +128,18 @@ async fn respond(registry: &Arc<Registry>, parts: request::Parts, mut body: Requ
     }
     answer.extensions_mut().insert(class);
     answer
+}
+
+/// What the path names. No manifest has a tag that cannot be one, so it is asked for in vain; only to push it is an error.
+fn route(parts: &request::Parts) -> Result<Route, Refusal> {
+    path::parse(parts.uri.path()).map_err(|error| match error {
+        PathError::Value { error: error @ twinport_oci::Error::Tag { .. }, class: Class::Manifest }
+            if parts.method != Method::PUT =>
+        {
+            Refusal::new(StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown, error.to_string())
+        }
+        error => error.into(),
+    })
 }
 
 fn check_headers(headers: &HeaderMap) -> Result<(), Refusal> {

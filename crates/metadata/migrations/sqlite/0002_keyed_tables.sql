@@ -14,7 +14,7 @@ CREATE TABLE blob_links_2 (
 INSERT INTO blob_links_2 SELECT repository_id, digest, linked_at_us, change, position_epoch, position_seq FROM blob_links;
 DROP TABLE blob_links;
 ALTER TABLE blob_links_2 RENAME TO blob_links;
-CREATE INDEX blob_links_by_digest ON blob_links (digest);
+CREATE INDEX blob_links_by_digest ON blob_links (digest, repository_id);
 CREATE INDEX blob_links_in_motion ON blob_links (change) WHERE position_seq IS NULL;
 
 CREATE TABLE manifest_references_2 (

@@ -87,7 +87,7 @@ async fn what_is_refused_is_refused_with_a_code_of_the_specification() {
         ("GET", "/v2/x/tags/list?last=%0a".to_owned(), 400),
         ("GET", format!("/v2/x/referrers/{digest}?last=nonsense"), 400),
         ("GET", "/v2/x/tags/list?n=%".to_owned(), 400),
-        ("GET", "/v2/x/manifests/.hidden".to_owned(), 400),
+        ("GET", "/v2/x/manifests/.hidden".to_owned(), 404),
         ("PUT", "/v2/x/manifests/-x".to_owned(), 400),
         ("PUT", format!("/v2/x/manifests/{digest}?tag=.x"), 400),
         ("PATCH", upload, 416),

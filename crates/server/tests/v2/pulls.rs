@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 use twinport_oci::Digest;
 
-use crate::harness::{OCI_MANIFEST, Seen, Send, Site, content};
+use crate::harness::{OCI_MANIFEST, Seen, Send, Site, content, index};
 use crate::on_both_databases;
 
 on_both_databases!(
@@ -48,11 +48,14 @@ async fn pulling_an_unknown_manifest_is_404(site: Site) {
 
 async fn a_reference_is_a_tag_or_a_digest_and_nothing_else(site: Site) {
     let too_long = "a".repeat(129);
-    for reference in
-        [".hidden", "-x", "a%20b", "ä", &too_long, "sha256:abc", "sha256:baddigeststring", "md5:00"]
-    {
+    // No manifest has such a tag; such a digest is no digest.
+    let tags = [".hidden", "-x", "a%20b", "ä", &too_long].map(|tag| (tag, 404));
+    let digests = ["sha256:abc", "sha256:baddigeststring", "md5:00"].map(|digest| (digest, 400));
+    for (reference, status) in tags.into_iter().chain(digests) {
         let seen = site.get(&format!("/v2/x/manifests/{reference}")).await;
-        assert_eq!(seen.status, 400, "{reference}: {seen:?}");
+        assert_eq!(seen.status, status, "{reference}: {seen:?}");
+        let pushed = site.put_manifest("x", reference, OCI_MANIFEST, index(&[])).await;
+        assert_eq!(pushed.status, 400, "{reference}: {pushed:?}");
     }
     let longest = "a".repeat(128);
     site.push_image("x", &longest, "one").await;
