@@ -215,7 +215,7 @@ impl Site {
             "tags/list".to_owned(),
         ] {
             let path = format!("/v2/{REPOSITORY}/{rest}");
-            self.send(Method::OPTIONS, &path, Bytes::new(), StatusCode::METHOD_NOT_ALLOWED).await;
+            self.send(Method::PATCH, &path, Bytes::new(), StatusCode::METHOD_NOT_ALLOWED).await;
         }
     }
 
