@@ -1,0 +1,26 @@
+//! Why a text is not one of this crate's values, and what to write instead.
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Any failure to read one of this crate's values.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error("pattern `{pattern}` is not valid: {reason}")]
+    Pattern { pattern: String, reason: &'static str },
+    #[error("name `{name}` is not valid: {reason}")]
+    Name { name: String, reason: &'static str },
+    #[error("`{0}` is no action: use pull, create, push, delete or admin")]
+    Action(String),
+    #[error("`{0}` is no role: use reader, creator, writer, maintainer or admin")]
+    Role(String),
+    #[error(
+        "`{0}` is no subject: use anyone, signed-in, user:NAME, robot:NAME, certificate:NAME or workload:ISSUER[,claim=pattern]"
+    )]
+    Subject(String),
+}
+
+/// A text as an error shows it: bounded, and on one line.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}

@@ -1,0 +1,24 @@
+//! Who may do what, as values and decisions: identities, roles on repository patterns, rules, credentials.
+//! Invariant: no I/O and no clock. Whoever asks brings the time and the records, and gets an answer that depends on nothing else.
+
+mod account;
+mod action;
+mod binding;
+mod error;
+mod identity;
+mod pattern;
+mod role;
+mod rule;
+mod signing_key;
+mod subject;
+
+pub use account::{AccessToken, Account, AccountKind, AccountName, TokenLimit};
+pub use action::{Action, Actions};
+pub use binding::{Binding, Bindings};
+pub use error::{Error, Result};
+pub use identity::Identity;
+pub use pattern::{Glob, RepositoryPattern, TagPattern};
+pub use role::Role;
+pub use rule::{Rule, RuleKind, RuleName};
+pub use signing_key::SigningKey;
+pub use subject::Subject;
