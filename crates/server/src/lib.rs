@@ -14,6 +14,7 @@ mod external;
 mod geo_api;
 mod grant;
 mod health;
+mod identity_providers;
 mod listener;
 mod path;
 mod pin;
@@ -37,6 +38,7 @@ pub use self::{
     external::ExternalAddress,
     geo_api::{GeoApiState, router as geo_router},
     grant::{Access, Action, Grant},
+    identity_providers::{FetchError, IdentityProviders, KeySource, NotIdentified, WorkloadIssuer},
     listener::{
         ClientCertificate, IncomingBody, Listener, ListenerLimits, Peer, Reloaded, Stalled, Tls, TlsError,
     },
