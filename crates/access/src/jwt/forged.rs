@@ -12,7 +12,7 @@ use super::keys::KeySet;
 use super::minted::*;
 use super::refusal::{Part, Refusal};
 use super::verifier::TokenVerifier;
-use super::{MAX_LIFETIME_S, SKEW_S, SigningPair};
+use super::{MAX_LIFETIME_S, SKEW_S, SignedToken, SigningPair};
 use crate::action::Action;
 use crate::scope::Scope;
 
@@ -515,6 +515,12 @@ fn times_are_held_within_the_skew_at_every_use() {
     let bare = with(with(claims(), "nbf", None), "iat", None);
     assert!(verify(&signed(&header(), &bare)).is_ok(), "only the end must be there");
     assert!(verify(&claim("aud", json!(["other", SERVICE]))).is_ok());
+}
+
+#[test]
+fn a4_an_oversized_token_is_not_even_taken_apart() {
+    let long = claim("pad", json!("x".repeat(33 << 10)));
+    assert_eq!(SignedToken::parse(&long).unwrap_err(), Refusal::TooLong);
 }
 
 #[test]
