@@ -75,8 +75,7 @@ async fn joinable(
             )));
         }
     }
-    let holds = !metadata.repository_rows("", 1).await?.rows.is_empty();
-    if holds || metadata.log_head().await?.position.seq > 0 {
+    if metadata.holds_anything().await? {
         return Err(Error::Stopped(
             "this site holds repositories or history of its own, which a join would hide: start it with an empty \
              data directory and an empty database"

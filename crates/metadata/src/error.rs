@@ -36,6 +36,12 @@ pub enum Error {
         "another request advanced this upload session to byte {offset}: ask for its status and resume there"
     )]
     UploadConflict { offset: u64 },
+    /// A name that is to be given is taken.
+    #[error("{0}")]
+    Exists(String),
+    /// An account, a token or a rule that is not there.
+    #[error("{0}")]
+    Unknown(String),
     /// The database's disk is full.
     #[error("the database has no space left: free some on its disk, then retry")]
     NoSpace,

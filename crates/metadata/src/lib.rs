@@ -4,6 +4,7 @@
 //! **Architecture invariant:** the event of a change commits in the transaction that makes the change.
 //! **Architecture invariant:** this crate does not know `blobs`: it names digests, it never touches bytes on disk.
 
+mod access;
 mod apply;
 mod blobs;
 mod checksum;
@@ -23,6 +24,7 @@ mod position;
 #[cfg(test)]
 mod query_plans;
 mod referrers;
+mod refresh_tokens;
 mod reports;
 mod repositories;
 mod sequencer;
@@ -30,10 +32,19 @@ mod site;
 mod sites;
 mod stored_blobs;
 mod tags;
+mod token_keys;
 mod tracking;
 mod upload_ids;
 mod uploads;
 
+pub use self::{
+    access::{
+        AccessRecord, BOOTSTRAP_ACTOR, Ended, ListedRecord, NewAccount, PendingAccess, PendingRecord,
+        RecordCursor, RecordKind, RecordName, RecordSecret, ReplicatedRecord, StoredAccount, StoredToken,
+    },
+    refresh_tokens::{RefreshToken, Refreshed},
+    token_keys::TokenKey,
+};
 pub use self::{
     apply::{
         Applied, ApplyChunk, ItemKind, LinkRow, Listing, ManifestRow, Removal, Removed, TagRow, Unsettled,

@@ -6,7 +6,8 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use bytes::Bytes;
 
 use crate::{
-    Epoch, EpochRecord, Error, Federation, Incarnation, LogHead, Metadata, Result,
+    BOOTSTRAP_ACTOR, Epoch, EpochRecord, Error, Event, EventKind, Federation, Incarnation, LogHead, Metadata,
+    Result, access,
     db::{Db, Tx, Value},
     event::genesis,
 };
@@ -211,7 +212,15 @@ impl Metadata {
             .await
     }
 
-    /// Turns an empty site into a secondary that follows `join.head`.
+    /// Whether a join would hide something: repositories, or history that the first start did not make by itself.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn holds_anything(&self) -> Result<bool> {
+        self.db.snapshot(|tx| Box::pin(holds_anything(tx))).await
+    }
+
+    /// Turns an empty site into a secondary that follows `join.head`. The account and the key that its first start made go.
     ///
     /// # Errors
     /// [`Error::Refused`] when the site is a secondary already, or holds anything that a join would hide.
@@ -265,17 +274,18 @@ impl Metadata {
 }
 
 async fn become_secondary_in(tx: &mut Tx, join: &BecomeSecondary) -> Result<()> {
-    const HOLDS: &str = "SELECT s.role, s.name, (SELECT COUNT(*) FROM (SELECT 1 FROM repositories LIMIT 1) r), \
-         (SELECT COUNT(*) FROM (SELECT 1 FROM events LIMIT 1) e) FROM site s WHERE s.id = 1";
+    // The head before the events, as whoever numbers them takes them.
+    const LOCK: &str =
+        "SELECT s.role, s.name FROM site s, log_head h WHERE s.id = 1 AND h.id = 1 {for update of h}";
     tx.lock_role().await?;
     let row = tx
-        .query_opt(HOLDS, vec![])
+        .query_opt(LOCK, vec![])
         .await?
         .ok_or_else(|| Error::Corrupt("the site has no identity row".to_owned()))?;
     if row.text(0)? != "primary" {
         return Err(Error::Refused("this site has joined a federation already".to_owned()));
     }
-    if row.int(2)? > 0 || row.int(3)? > 0 {
+    if holds_anything(tx).await? {
         return Err(Error::Refused(
             "this site holds repositories or history of its own, which a join would hide: \
              start it with an empty data directory and an empty database"
@@ -307,6 +317,7 @@ async fn become_secondary_in(tx: &mut Tx, join: &BecomeSecondary) -> Result<()> 
         ],
     )
     .await?;
+    tx.execute("DELETE FROM events", vec![]).await?;
     tx.execute("DELETE FROM epochs", vec![]).await?;
     let epochs = join.epochs.iter().map(|record| {
         vec![
@@ -327,5 +338,28 @@ async fn become_secondary_in(tx: &mut Tx, join: &BecomeSecondary) -> Result<()> 
         vec![join.head.position.seq.into()],
     )
     .await?;
-    Ok(())
+    access::backfill_from(tx, join.head.position.seq).await
+}
+
+/// More events than these no first start makes.
+const FIRST_EVENTS: i64 = 16;
+
+async fn holds_anything(tx: &mut Tx) -> Result<bool> {
+    const REPOSITORY: &str = "SELECT id FROM repositories WHERE id > $1 ORDER BY id LIMIT 1";
+    const EVENTS: &str = "SELECT body FROM events WHERE event_id > $1 ORDER BY event_id LIMIT $2";
+    if tx.query_opt(REPOSITORY, vec![0_i64.into()]).await?.is_some() {
+        return Ok(true);
+    }
+    let events = tx.query(EVENTS, vec![0_i64.into(), (FIRST_EVENTS + 1).into()]).await?;
+    if events.len() as i64 > FIRST_EVENTS {
+        return Ok(true);
+    }
+    for row in &events {
+        let event: Event = serde_json::from_slice(&row.blob(0)?)
+            .map_err(|error| Error::Corrupt(format!("an event cannot be read: {error}")))?;
+        if event.kind != EventKind::AccessChanged || event.actor.as_deref() != Some(BOOTSTRAP_ACTOR) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -6,6 +6,10 @@ mod replay;
 #[path = "support/site.rs"]
 mod site;
 
+#[path = "registry/access.rs"]
+mod access;
+#[path = "registry/access_replicated.rs"]
+mod access_replicated;
 #[path = "registry/blobs.rs"]
 mod blobs;
 #[path = "registry/deletions.rs"]
@@ -20,5 +24,7 @@ mod refusals;
 mod replaying;
 #[path = "registry/repositories.rs"]
 mod repositories;
+#[path = "registry/token_service.rs"]
+mod token_service;
 #[path = "registry/uploads.rs"]
 mod uploads;

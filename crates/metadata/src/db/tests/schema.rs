@@ -7,7 +7,10 @@ use crate::db::Row;
 
 /// What each table is to replication: changed only with an event; computed from the log; this site's own books;
 /// or gone with the requests it serves.
-const CLASSES: [(&str, &str); 20] = [
+const CLASSES: [(&str, &str); 25] = [
+    ("access_generation", "derived"),
+    ("access_pending", "journaled"),
+    ("access_records", "logged"),
     ("backfill", "journaled"),
     ("blob_links", "logged"),
     ("blobs", "journaled"),
@@ -18,12 +21,14 @@ const CLASSES: [(&str, &str); 20] = [
     ("log_head", "logged"),
     ("manifest_references", "derived"),
     ("manifests", "logged"),
+    ("refresh_tokens", "ephemeral"),
     ("repositories", "logged"),
     ("schema_migrations", "journaled"),
     ("site", "journaled"),
     ("site_reports", "ephemeral"),
     ("sites", "logged"),
     ("tags", "logged"),
+    ("token_signing_keys", "journaled"),
     ("tombstones", "logged"),
     ("tracked_items", "journaled"),
     ("tracked_repositories", "journaled"),
