@@ -18,6 +18,10 @@ pub enum Error {
         "`{0}` is no subject: use anyone, signed-in, user:NAME, robot:NAME, certificate:NAME or workload:ISSUER[,claim=pattern]"
     )]
     Subject(String),
+    #[error("host `{host}` is not valid: {reason}")]
+    Host { host: String, reason: &'static str },
+    #[error("the rule {name} cannot be kept: {reason}")]
+    Rule { name: String, reason: &'static str },
 }
 
 /// A text as an error shows it: bounded, and on one line.
