@@ -64,7 +64,8 @@ impl AllowedHost {
             Some(Host::Ipv4(_) | Host::Ipv6(_)) if !below => url.host_str().unwrap_or_default().to_owned(),
             _ => return Err(invalid()),
         };
-        let said = authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+        let said =
+            authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
         let port = match said {
             Some((_, port)) => port.parse().map_err(|_| invalid())?,
             None => scheme.port(),
@@ -78,7 +79,8 @@ impl AllowedHost {
             true => host.strip_suffix(&self.host).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
             false => host == self.host,
         };
-        same && Scheme::of(url.scheme()) == Some(self.scheme) && url.port_or_known_default() == Some(self.port)
+        same && Scheme::of(url.scheme()) == Some(self.scheme)
+            && url.port_or_known_default() == Some(self.port)
     }
 }
 
@@ -166,7 +168,9 @@ mod tests {
 
     #[test]
     fn what_is_no_host_is_refused() {
-        for host in ["", "https://", "ftp://x", "x/y", "x?y", "u@x", "*.*", "a*", "*.127.0.0.1", "x:y", "x:99999"] {
+        for host in
+            ["", "https://", "ftp://x", "x/y", "x?y", "u@x", "*.*", "a*", "*.127.0.0.1", "x:y", "x:99999"]
+        {
             assert!(AllowedHost::parse(host).is_err(), "{host}");
         }
     }

@@ -139,7 +139,8 @@ impl TokenTagPatterns {
         const IMMUTABLE: &[TagChange] = &[TagChange::Move, TagChange::Delete];
         const NO_PUSH: &[TagChange] = &[TagChange::Set, TagChange::Move];
         let mut holds = Vec::new();
-        for (texts, refused) in [(immutable, IMMUTABLE), (no_push, NO_PUSH), (no_delete, &[TagChange::Delete])]
+        for (texts, refused) in
+            [(immutable, IMMUTABLE), (no_push, NO_PUSH), (no_delete, &[TagChange::Delete])]
         {
             if let Some(text) = texts.get(MOST_PATTERNS) {
                 return Err(Error::Pattern {

@@ -1,6 +1,7 @@
 //! What can go wrong between the house and its database, in words that say what to do next.
 
 use thiserror::Error;
+use twinport_access::TagRefusal;
 use twinport_oci::Digest;
 
 /// The result of a metadata operation.
@@ -29,6 +30,12 @@ pub enum Error {
     BlobsUnknown(Vec<Digest>),
     #[error("manifest unknown")]
     ManifestUnknown,
+    /// A rule, the caller's role or its token keeps a tag as it is.
+    #[error(transparent)]
+    TagHeld(#[from] TagRefusal),
+    /// What a held tag names, or needs, stays with it.
+    #[error("{what} stays: {refusal}")]
+    StillHeld { what: String, refusal: TagRefusal },
     #[error("upload session unknown")]
     UploadUnknown,
     /// Another writer advanced the session first; `offset` is where it stands (bytes).

@@ -25,7 +25,8 @@ const MOST_COST: f64 = 500.0;
 const PAGE: i64 = 25;
 
 /// Queries that read more than a few keys, by a part of their text, and why they may.
-const EXCUSED: [(&str, &str); 13] = [
+const EXCUSED: [(&str, &str); 14] = [
+    ("WITH RECURSIVE above", "walks up from one digest, and only where a rule keeps tags from deletion"),
     (
         "state, verification, COUNT(*) FROM tracked_",
         "the status' figures; the caller paces them by what they cost",
@@ -116,6 +117,8 @@ fn hot_queries() -> Vec<Hot> {
         hot(manifests::put::LOCK_SHARED, key()),
         hot(manifests::delete::LOCK_EXCLUSIVE, key()),
         hot(manifests::delete::TAGS_LOCK, [key(), vec![limit()]].concat()),
+        hot(manifests::delete::TAGS_ABOVE, key()),
+        hot(repositories::removal::TAGS, vec![repository(), tag(), limit()]),
         hot(manifests::delete::TAGS_LEFT, [key(), vec![limit()]].concat()),
         hot(
             manifests::delete::QUEUE_CHILDREN,

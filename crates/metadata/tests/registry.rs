@@ -14,6 +14,8 @@ mod access_replicated;
 mod blobs;
 #[path = "registry/deletions.rs"]
 mod deletions;
+#[path = "registry/held_tags.rs"]
+mod held_tags;
 #[path = "registry/manifests.rs"]
 mod manifests;
 #[path = "registry/paging.rs"]

@@ -45,6 +45,7 @@ async fn push(tx: &mut Tx, put: &PutManifest) -> Result<PutOutcome> {
     let (origin, target) = enter(tx, &put.repository).await?;
     let repository = &target.repository;
     let Held { known, previous } = lock(tx, &target, put).await?;
+    check_tags(put, &previous)?;
 
     target.log_creation(tx, &origin, &put.actor).await?;
     let mut events = Vec::with_capacity(1 + put.tags.len());
@@ -61,6 +62,18 @@ async fn push(tx: &mut Tx, put: &PutManifest) -> Result<PutOutcome> {
         }
     }
     Ok(PutOutcome { created: !known })
+}
+
+/// A tag that names this manifest already is neither set nor moved, whatever holds it.
+fn check_tags(put: &PutManifest, previous: &BTreeMap<Tag, Digest>) -> Result<()> {
+    for tag in &put.tags {
+        match previous.get(tag) {
+            None => put.guard.may_set(tag)?,
+            Some(digest) if *digest != put.digest => put.guard.may_move(tag)?,
+            Some(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// What was there when the locks of a push were had.
