@@ -27,6 +27,7 @@ mod referrers;
 mod refresh_tokens;
 mod reports;
 mod repositories;
+mod retention;
 mod sequencer;
 mod site;
 mod sites;
@@ -36,6 +37,7 @@ mod token_keys;
 mod tracking;
 mod upload_ids;
 mod uploads;
+mod usage;
 
 pub use self::{
     access::{
@@ -60,7 +62,9 @@ pub use self::{
     manifests::{ManifestHead, PutManifest, PutOutcome, StoredManifest},
     referrers::Referrer,
     repositories::Repository,
+    retention::{AgedTag, Emptied, Restored, RetentionRun, TrashRow},
     uploads::UploadSession,
+    usage::{Counted, QuotaUsage},
 };
 pub use self::{
     checksum::RepositoryChecksum,

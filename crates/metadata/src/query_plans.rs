@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::{
     Clock, Database, Metadata, OpenOptions, PostgresOptions, blobs,
     db::{Dialect, Value},
-    manifests, referrers, repositories, tags, uploads,
+    manifests, referrers, repositories, retention, tags, uploads, usage,
 };
 use fill::fill;
 use texts::Text;
@@ -25,7 +25,9 @@ const MOST_COST: f64 = 500.0;
 const PAGE: i64 = 25;
 
 /// Queries that read more than a few keys, by a part of their text, and why they may.
-const EXCUSED: [(&str, &str); 14] = [
+const EXCUSED: [(&str, &str); 16] = [
+    ("COALESCE(SUM(b.size), 0)", "what a repository holds, as a whole, on a secondary in the background"),
+    ("SELECT $3, f.digest", "what one manifest names and what refers to it, when it is deleted"),
     ("WITH RECURSIVE above", "walks up from one digest, and only where a rule keeps tags from deletion"),
     (
         "state, verification, COUNT(*) FROM tracked_",
@@ -124,6 +126,9 @@ fn hot_queries() -> Vec<Hot> {
             manifests::delete::QUEUE_CHILDREN,
             [key(), vec![upload(), 0_i64.into(), "link".into(), "manifest".into()]].concat(),
         ),
+        hot(retention::AGED, vec![path(), tag(), limit()]),
+        hot(retention::LOCK_AGED, vec![repository(), tag()]),
+        hot(usage::QUOTA, vec!["rule".into()]),
         hot(tags::LIST, vec![path(), tag(), limit()]),
         hot(tags::LOCK, vec![repository(), tag()]),
         hot(tags::DELETE, vec![repository(), tag()]),
@@ -170,7 +175,10 @@ impl Plan {
 }
 
 /// Tables of a few rows, whatever a site holds.
-const SMALL: [&str; 10] = [
+const SMALL: [&str; 13] = [
+    "usage_cursor",
+    "quota_usage",
+    "retention_runs",
     "site",
     "log_head",
     "epochs",

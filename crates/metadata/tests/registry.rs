@@ -28,5 +28,9 @@ mod replaying;
 mod repositories;
 #[path = "registry/token_service.rs"]
 mod token_service;
+#[path = "registry/retention.rs"]
+mod retention;
 #[path = "registry/uploads.rs"]
 mod uploads;
+#[path = "registry/usage.rs"]
+mod usage;

@@ -14,6 +14,7 @@ use crate::{
     blobs::LINKS_LOCK_SHARED,
     db::{Change, Db, Origin, Tx, Value},
     repositories::{Repository, Target, enter},
+    retention::keep_from_trash,
     tags,
 };
 
@@ -54,6 +55,8 @@ async fn push(tx: &mut Tx, put: &PutManifest) -> Result<PutOutcome> {
     }
     let moved = put.tags.iter().filter(|tag| previous.get(*tag) != Some(&put.digest));
     events.extend(moved.map(|tag| tag_event(&origin, repository, put, tag, previous.get(tag).copied())));
+    let again = known.then_some(&put.digest);
+    keep_from_trash(tx, repository.uuid, again.into_iter().chain(&put.manifests)).await?;
     let changes = tx.append_each(&events).await?;
     for (event, change) in events.iter().zip(&changes) {
         match event.kind {

@@ -55,6 +55,11 @@ const FILL: &str = "
     WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
         INSERT INTO refresh_tokens (hash, family, account, service, scope, issued_at_us, expires_at_us)
         SELECT {key}, {id}, 'name-' || i, 's', '', i, i FROM n;
+    WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+        INSERT INTO repository_usage (repository, path, bytes, counted_seq) SELECT {id}, 'group/project-' || i, i, i FROM n;
+    WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}), r (id) AS (VALUES (1), (2), (3), (4))
+        INSERT INTO retention_trash (repository, digest, tag, rule, taken_at_us, due_at_us)
+        SELECT {repository}, {key}, 'tag-' || i, 'rule', i, i FROM n, r;
 ";
 
 pub(super) async fn fill(metadata: &Metadata) {

@@ -7,7 +7,7 @@ use crate::db::Row;
 
 /// What each table is to replication: changed only with an event; computed from the log; this site's own books;
 /// or gone with the requests it serves.
-const CLASSES: [(&str, &str); 25] = [
+const CLASSES: [(&str, &str); 30] = [
     ("access_generation", "derived"),
     ("access_pending", "journaled"),
     ("access_records", "logged"),
@@ -22,7 +22,11 @@ const CLASSES: [(&str, &str); 25] = [
     ("manifest_references", "derived"),
     ("manifests", "logged"),
     ("refresh_tokens", "ephemeral"),
+    ("quota_usage", "derived"),
     ("repositories", "logged"),
+    ("repository_usage", "derived"),
+    ("retention_runs", "journaled"),
+    ("retention_trash", "journaled"),
     ("schema_migrations", "journaled"),
     ("site", "journaled"),
     ("site_reports", "ephemeral"),
@@ -33,6 +37,7 @@ const CLASSES: [(&str, &str); 25] = [
     ("tracked_items", "journaled"),
     ("tracked_repositories", "journaled"),
     ("uploads", "ephemeral"),
+    ("usage_cursor", "derived"),
 ];
 
 fn by_table(rows: &[Row]) -> BTreeMap<String, BTreeSet<String>> {
