@@ -17,8 +17,10 @@ impl Metadata {
     /// Makes a rule.
     ///
     /// # Errors
-    /// [`Error::Exists`] when the name is taken; [`Error::NotPrimary`], [`Error::Halted`].
+    /// [`Error::Refused`] for a rule that asks for nothing, or for what cannot be; [`Error::Exists`] when the name is
+    /// taken; [`Error::NotPrimary`], [`Error::Halted`].
     pub async fn create_rule(&self, rule: &Rule, actor: &Actor) -> Result<()> {
+        rule.check().map_err(|error| Error::Refused(error.to_string()))?;
         let write = Write::put(RecordKind::Rule, rule.name.as_str(), rule, None)?;
         let name = rule.name.clone();
         self.change_access(actor, move |tx, changing| {
