@@ -41,6 +41,7 @@ pub struct Config {
     pub http: HttpConfig,
     pub log: LogConfig,
     pub storage: StorageConfig,
+    pub retention: RetentionConfig,
     pub database: DatabaseConfig,
     pub geo: GeoConfig,
     /// `auth: none` was written: listening beyond loopback is meant.
@@ -111,6 +112,17 @@ pub struct StorageConfig {
 pub struct UploadPurging {
     pub age: Duration,
     pub interval: Duration,
+}
+
+/// `retention`: how the rules of retention are carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetentionConfig {
+    /// How often they run.
+    pub interval: Duration,
+    /// How long what they took can be brought back.
+    pub trash: Duration,
+    /// The largest share of a rule's tags that goes in one run unless somebody confirms it.
+    pub most_percent: u8,
 }
 
 /// `database`.

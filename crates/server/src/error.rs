@@ -231,6 +231,7 @@ impl From<twinport_metadata::Error> for Refusal {
             Error::Halted(reason) => {
                 Self::unavailable(format!("this site has stopped taking writes: {reason}"), 30)
             }
+            Error::TagHeld(_) | Error::StillHeld { .. } => Self::denied(error.to_string()),
             Error::RepositoryUnknown => Self::not_found(ErrorCode::NameUnknown),
             Error::BlobsUnknown(digests) => Self::blobs_unknown(digests),
             Error::ManifestUnknown => Self::not_found(ErrorCode::ManifestUnknown),

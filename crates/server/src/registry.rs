@@ -4,7 +4,9 @@
 pub(crate) mod blobs;
 pub(crate) mod catalog;
 pub(crate) mod manifests;
+mod quotas;
 pub(crate) mod referrers;
+mod rules;
 pub(crate) mod tags;
 mod upload_turns;
 pub(crate) mod uploads;
@@ -15,6 +17,7 @@ use twinport_blobs::Blobs;
 use twinport_metadata::{Metadata, Role};
 use twinport_oci::{ErrorCode, MAX_MANIFEST_BYTES, RepositoryName};
 
+use self::rules::HeldRules;
 use self::upload_turns::Sessions;
 use crate::config::{Namespaces, ResponseHeaders};
 use crate::error::Refusal;
@@ -63,6 +66,7 @@ pub struct Registry {
     pub blobs: Blobs,
     pub settings: RegistrySettings,
     pub access: Access,
+    rules: HeldRules,
     sessions: Sessions,
     large_manifests: Semaphore,
 }
@@ -70,7 +74,8 @@ pub struct Registry {
 impl Registry {
     pub fn new(metadata: Metadata, blobs: Blobs, settings: RegistrySettings, access: Access) -> Self {
         let large_manifests = Semaphore::new(LARGE_MANIFESTS);
-        Self { metadata, blobs, settings, access, sessions: Sessions::default(), large_manifests }
+        let (rules, sessions) = (HeldRules::default(), Sessions::default());
+        Self { metadata, blobs, settings, access, rules, sessions, large_manifests }
     }
 
     /// Uploads that a request of this process is writing to.

@@ -3,6 +3,7 @@
 
 mod front;
 mod identity;
+mod keeping_rules;
 mod reload;
 mod service_manager;
 mod signals;
@@ -131,6 +132,9 @@ async fn run(
     let purging =
         site.config.storage.upload_purging.map(|purging| tokio::spawn(purge(site.clone(), purging)));
 
+    let counting = tokio::spawn(keeping_rules::count_usage(site.clone()));
+    let retaining = tokio::spawn(keeping_rules::retain(site.clone()));
+
     let closing = CancellationToken::new();
     if let Some(tls) = &site.tls {
         tokio::spawn(watch_certificate(tls.clone(), CERTIFICATE_LOOKS, closing.clone()));
@@ -174,8 +178,8 @@ async fn run(
     };
     let reloading = reload::at_each(hangups, &site, options.reread, &manager, closing.clone());
     let ((in_time, ..), (), ()) = tokio::join!(serving, stopping, reloading);
-    if let Some(purging) = purging {
-        purging.abort();
+    for task in purging.iter().chain([&counting, &retaining]) {
+        task.abort();
     }
     site.replication.stop().await;
     tracing::info!(all_requests_ended = in_time, "stopped");

@@ -16,6 +16,7 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
+use twinport_access::TagGuard;
 use twinport_blobs::Blobs;
 use twinport_geo::{
     AddSite, Feed, SiteKey,
@@ -169,6 +170,7 @@ impl Site {
             blobs: Vec::new(),
             manifests: Vec::new(),
             tags: vec![tag.parse().unwrap()],
+            guard: TagGuard::default(),
             actor: Actor::anonymous(),
         };
         self.state.metadata.put_manifest(put).await.unwrap();

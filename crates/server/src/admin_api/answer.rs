@@ -45,7 +45,9 @@ impl From<twinport_metadata::Error> for Failed {
             Error::NotPrimary { .. } => (StatusCode::CONFLICT, "NOT_PRIMARY"),
             Error::Halted(_) => (StatusCode::CONFLICT, "HALTED"),
             Error::RepositoryUnknown | Error::ManifestUnknown => (StatusCode::NOT_FOUND, "NOT_FOUND"),
-            Error::RepositoryExists(_) | Error::Refused(_) => (StatusCode::CONFLICT, "REFUSED"),
+            Error::RepositoryExists(_) | Error::Refused(_) | Error::TagHeld(_) | Error::StillHeld { .. } => {
+                (StatusCode::CONFLICT, "REFUSED")
+            }
             Error::NoSpace => (StatusCode::INSUFFICIENT_STORAGE, "NO_SPACE"),
             Error::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
@@ -66,6 +68,19 @@ impl From<twinport_geo::Error> for Failed {
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
         };
         Self { status, code, message: error.to_string() }
+    }
+}
+
+impl From<twinport_upkeep::Error> for Failed {
+    fn from(error: twinport_upkeep::Error) -> Self {
+        match error {
+            twinport_upkeep::Error::Metadata(error) => error.into(),
+            error => Self {
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+                code: "INTERNAL",
+                message: error.to_string(),
+            },
+        }
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use url::Url;
 
 use super::{
-    Config, DatabaseConfig, GeoConfig, ListenAddress, LogConfig, LogFormat, Problem, Secret, StorageConfig,
-    UploadPurging,
+    Config, DatabaseConfig, GeoConfig, ListenAddress, LogConfig, LogFormat, Problem, RetentionConfig, Secret,
+    StorageConfig, UploadPurging,
     check::Findings,
     duration,
     tree::{Entry, Node, Origin, Value},
@@ -40,6 +40,7 @@ pub(crate) fn resolve(
             delete_enabled: reader.boolean("storage.delete.enabled").unwrap_or(file.is_none()),
             upload_purging: reader.upload_purging(),
         },
+        retention: reader.retention(),
         database: reader.database(),
         geo: GeoConfig {
             site: reader.site_name(),
@@ -204,6 +205,18 @@ impl Reader<'_> {
             self.duration(&format!("{section}.interval")).unwrap_or(Duration::from_secs(24 * 3600));
         let interval = interval.max(Duration::from_secs(1));
         (enabled && !dry).then_some(UploadPurging { age, interval })
+    }
+
+    fn retention(&mut self) -> RetentionConfig {
+        let interval = self.duration("retention.interval").unwrap_or(Duration::from_secs(3600));
+        let percent = self.parsed("retention.most_percent", "a percentage from 1 to 100", |text| {
+            text.parse::<u8>().ok().filter(|percent| (1..=100).contains(percent))
+        });
+        RetentionConfig {
+            interval: interval.max(Duration::from_secs(1)),
+            trash: self.duration("retention.trash").unwrap_or(Duration::from_secs(168 * 3600)),
+            most_percent: percent.unwrap_or(50),
+        }
     }
 
     fn database(&mut self) -> DatabaseConfig {

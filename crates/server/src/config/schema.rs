@@ -85,6 +85,9 @@ pub(crate) const RULES: &[Rule] = &[
     used("storage.maintenance.uploadpurging.age"),
     used("storage.maintenance.uploadpurging.interval"),
     used("storage.maintenance.uploadpurging.dryrun"),
+    used("retention.interval"),
+    used("retention.trash"),
+    used("retention.most_percent"),
     guard("storage.maintenance.readonly.enabled", &["false"], "read-only mode is not built in this version"),
     guard(
         "auth",

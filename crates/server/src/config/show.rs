@@ -65,6 +65,12 @@ impl Config {
             ),
             None => "  maintenance: {uploadpurging: {enabled: false}}".to_owned(),
         });
+        lines.push(format!(
+            "retention: {{interval: {}, trash: {}, most_percent: {}}}",
+            duration::show(self.retention.interval),
+            duration::show(self.retention.trash),
+            self.retention.most_percent
+        ));
         self.show_database(&mut lines);
         if self.auth_none {
             lines.push("auth: none".to_owned());

@@ -86,7 +86,8 @@ pub(crate) async fn delete(
     digest: &Digest,
 ) -> Result<Answer, Refusal> {
     super::check_deletable(registry, grant, name)?;
-    if !registry.metadata.unlink_blob(name, digest, &grant.actor()).await? {
+    let guard = registry.tag_guard(grant, name).await?;
+    if !registry.metadata.unlink_blob(name, digest, &guard, &grant.actor()).await? {
         return Err(unknown(digest));
     }
     Ok(answer::empty(StatusCode::ACCEPTED))
