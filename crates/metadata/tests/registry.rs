@@ -26,10 +26,10 @@ mod refusals;
 mod replaying;
 #[path = "registry/repositories.rs"]
 mod repositories;
-#[path = "registry/token_service.rs"]
-mod token_service;
 #[path = "registry/retention.rs"]
 mod retention;
+#[path = "registry/token_service.rs"]
+mod token_service;
 #[path = "registry/uploads.rs"]
 mod uploads;
 #[path = "registry/usage.rs"]
