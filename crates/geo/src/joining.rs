@@ -50,7 +50,8 @@ pub async fn join(
 ) -> Result<Joined> {
     let site = joinable(metadata, blobs, token, options).await?;
     let primary = PrimaryAddress::checked(&token.primary_url, token.tls_pin)?;
-    let request = join_request(&site, token, options, metadata.clock().now_us())?;
+    let mut request = join_request(&site, token, options, metadata.clock().now_us())?;
+    request.token_keys = metadata.token_keys().await?.into_iter().map(|key| key.public).collect();
     let response = ask(&client(primary.pin)?, &primary.url, &request).await?;
     accept(metadata, token, options, response).await
 }
@@ -124,6 +125,7 @@ pub fn join_request(
         internal_url: options.internal_url.clone(),
         versions: Versions::OURS,
         clock_us,
+        token_keys: Vec::new(),
         proof: Vec::new(),
     };
     request.proof = key.sign(&request.proof_message());
