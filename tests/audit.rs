@@ -88,6 +88,9 @@ async fn every_change_has_one_audit_line_that_says_who_what_where_and_by_which_r
     expected.push(("asked-10".to_owned(), "manifest_delete", digest.to_string()));
     ask(Method::DELETE, &format!("/v2/team/app/blobs/{layer}"), "", 202).await;
     expected.push(("asked-11".to_owned(), "blob_delete", layer.to_string()));
+    for tag in ["old", "new"] {
+        ask(Method::PUT, &format!("/v2/team/app/manifests/{tag}"), &manifest, 201).await;
+    }
     // What is refused, and what only reads, changes nothing.
     ask(Method::PUT, &format!("/v2/team/app/manifests/{layer}"), &manifest, 400).await;
     ask(Method::DELETE, "/v2/team/app/manifests/v9", "", 404).await;
@@ -96,6 +99,9 @@ async fn every_change_has_one_audit_line_that_says_who_what_where_and_by_which_r
 
     site.json(&["repo", "rename", "team/other", "team/moved"]).unwrap();
     site.json(&["repo", "delete", "team/moved", "--yes"]).unwrap();
+    work_with_accounts(site);
+    site.json(&["maintenance", "on", "--reason", "moving disks"]).unwrap();
+    site.json(&["maintenance", "off"]).unwrap();
     site.json(&["site", "remove", "tokyo"]).unwrap();
     until("everything is logged", || lines(site).iter().any(|line| field(line, "event") == "site_remove"));
 
@@ -119,6 +125,19 @@ async fn every_change_has_one_audit_line_that_says_who_what_where_and_by_which_r
         ("site_admit", "site", "tokyo"),
         ("repository_rename", "operator", "team/other to team/moved"),
         ("repository_delete", "operator", "team/moved"),
+        ("account_add", "operator", "user alice"),
+        ("account_disable", "operator", "alice"),
+        ("account_enable", "operator", "alice"),
+        ("password_reset", "operator", "alice"),
+        ("role_grant", "operator", "user:alice reader **"),
+        ("role_revoke", "operator", "user:alice reader **"),
+        ("rule_add", "operator", "releases"),
+        ("rule_delete", "operator", "releases"),
+        ("rule_run", "operator", "nightly, 1 tags"),
+        ("tag_restore", "operator", "team/app:old"),
+        ("account_delete", "operator", "alice"),
+        ("maintenance_on", "operator", "moving disks"),
+        ("maintenance_off", "operator", "this site"),
         ("site_remove", "operator", "tokyo"),
     ] {
         let line = log
@@ -132,6 +151,28 @@ async fn every_change_has_one_audit_line_that_says_who_what_where_and_by_which_r
     let seen: BTreeSet<String> =
         log.iter().chain(&lines(&pair.secondary)).map(|line| field(line, "event").to_owned()).collect();
     assert_eq!(seen.iter().map(String::as_str).collect::<BTreeSet<_>>(), documented());
+}
+
+/// Each of the changes once.
+fn work_with_accounts(site: &SiteProcess) {
+    site.json(&["user", "add", "alice"]).unwrap();
+    let token = site.json(&["token", "create", "alice"]).unwrap();
+    for change in [
+        &["token", "revoke", token["id"].as_str().unwrap()][..],
+        &["user", "disable", "alice"],
+        &["user", "enable", "alice"],
+        &["user", "reset-password", "alice"],
+        &["role", "grant", "user:alice", "reader", "**"],
+        &["role", "revoke", "user:alice", "reader", "**"],
+        &["rule", "add", "create-only", "releases", "**"],
+        &["rule", "delete", "releases"],
+        &["rule", "add", "retention", "nightly", "team/**", "--tags", "*", "--keep", "1"],
+        &["rule", "run", "nightly"],
+        &["rule", "restore", "team/app", "old"],
+        &["user", "delete", "alice"],
+    ] {
+        site.json(change).unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,6 +234,11 @@ async fn a13_no_secret_is_in_a_log_line_an_answer_a_metric_or_the_configuration_
             .map(|kind| format!("hidden-{kind}"))
             .to_vec();
     secrets.push(token);
+    let user = site.json(&["user", "add", "alice"]).unwrap();
+    secrets.push(user["password"].as_str().unwrap().to_owned());
+    let robot = site.json(&["robot", "add", "ci"]).unwrap();
+    secrets.push(robot["token"]["secret"].as_str().unwrap().to_owned());
+    secrets.push("$argon2".to_owned());
     // The key with which a site signs, in the forms in which it could be written.
     for site in [&site, &other] {
         let rows = site.rows("SELECT signing_key FROM site").await.unwrap();

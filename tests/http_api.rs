@@ -136,6 +136,7 @@ fn join_request(token: &str) -> anyhow::Result<Vec<u8>> {
         internal_url: None,
         versions: Versions::OURS,
         clock_us: Clock::System.now_us(),
+        token_keys: Vec::new(),
         proof: Vec::new(),
     };
     request.proof = key.sign(&request.proof_message());

@@ -7,8 +7,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 const manifestType = "application/vnd.oci.image.manifest.v1+json"
@@ -27,6 +29,24 @@ func (e *statusError) Error() string {
 var client = &http.Client{Transport: &http.Transport{
 	MaxIdleConnsPerHost: 256, DisableCompression: true, ReadBufferSize: 256 << 10, WriteBufferSize: 256 << 10,
 }}
+
+// What requests show, each in its turn; none when empty.
+var (
+	authorizations []string
+	turns          atomic.Uint64
+)
+
+func readAuthorizations() error {
+	if *authorization == "" {
+		return nil
+	}
+	text, err := os.ReadFile(*authorization)
+	if err != nil {
+		return err
+	}
+	authorizations = strings.Split(strings.TrimSpace(string(text)), "\n")
+	return nil
+}
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 
@@ -64,6 +84,10 @@ func doWith(ctx context.Context, hc *http.Client, method, target string, b *body
 	r.Header.Set("Accept", manifestType)
 	if name, password, ok := strings.Cut(*user, ":"); ok {
 		r.SetBasicAuth(name, password)
+	}
+	if len(authorizations) > 0 {
+		turn := turns.Add(1) % uint64(len(authorizations))
+		r.Header["Authorization"] = authorizations[turn : turn+1 : turn+1]
 	}
 	resp, err := hc.Do(r)
 	if err != nil {

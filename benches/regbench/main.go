@@ -17,24 +17,25 @@ import (
 )
 
 var (
-	base    = flag.String("url", "http://127.0.0.1:5000", "registry")
-	pid     = flag.Int("pid", 0, "server process, for CPU and memory")
-	dbPid   = flag.Int("db-pid", 0, "process of the server's database, for its CPU with all its children's")
-	user    = flag.String("user", "", "user:password for basic auth")
-	only    = flag.String("only", "table", "scenarios or groups: table, more, all (both), cold; -list names them")
-	list    = flag.Bool("list", false, "name the scenarios and end")
-	images  = flag.Int("images", 1500, "small images pushed and pulled")
-	clients = flag.Int("c", 16, "concurrent clients of the small scenarios")
-	bigMiB  = flag.Int("big", 256, "size of a big blob, MiB")
-	bigN    = flag.Int("bign", 8, "big blobs moved")
-	bigC    = flag.Int("bigc", 4, "concurrent clients of the big scenarios")
-	tags    = flag.Int("tags", 5000, "tags of the tag-list scenario")
-	many    = flag.Int("many", 100000, "tags of the scenarios with many tags")
-	refs    = flag.Int("referrers", 1000, "referrers of the one subject")
-	fill    = flag.Duration("fill", 4*time.Minute, "longest time to put the many tags; scenarios that need them are skipped then")
-	atLeast = flag.Duration("atleast", 2*time.Second, "least time of a scenario that reads, which goes round its things again")
-	asJSON  = flag.Bool("json", false, "one JSON object a line")
-	prefix  = flag.String("prefix", "bench", "repository prefix")
+	base          = flag.String("url", "http://127.0.0.1:5000", "registry")
+	pid           = flag.Int("pid", 0, "server process, for CPU and memory")
+	dbPid         = flag.Int("db-pid", 0, "process of the server's database, for its CPU with all its children's")
+	user          = flag.String("user", "", "user:password for basic auth")
+	authorization = flag.String("authorization", "", "file of Authorization headers, one a line; requests take them in turn")
+	only          = flag.String("only", "table", "scenarios or groups: table, more, all (both), cold; -list names them")
+	list          = flag.Bool("list", false, "name the scenarios and end")
+	images        = flag.Int("images", 1500, "small images pushed and pulled")
+	clients       = flag.Int("c", 16, "concurrent clients of the small scenarios")
+	bigMiB        = flag.Int("big", 256, "size of a big blob, MiB")
+	bigN          = flag.Int("bign", 8, "big blobs moved")
+	bigC          = flag.Int("bigc", 4, "concurrent clients of the big scenarios")
+	tags          = flag.Int("tags", 5000, "tags of the tag-list scenario")
+	many          = flag.Int("many", 100000, "tags of the scenarios with many tags")
+	refs          = flag.Int("referrers", 1000, "referrers of the one subject")
+	fill          = flag.Duration("fill", 4*time.Minute, "longest time to put the many tags; scenarios that need them are skipped then")
+	atLeast       = flag.Duration("atleast", 2*time.Second, "least time of a scenario that reads, which goes round its things again")
+	asJSON        = flag.Bool("json", false, "one JSON object a line")
+	prefix        = flag.String("prefix", "bench", "repository prefix")
 )
 
 // A scenario measures one or more rows; it makes what it needs, unmeasured, where no scenario before it did.
@@ -60,12 +61,15 @@ var scenarios = []scenario{
 	{"tags-many", "more", tagsMany},
 	{"cold-fill", "cold", coldFill},
 	{"cold-pull", "cold", coldPull},
+	{"refused", "access", refused},
+	{"existence", "access", existence},
 }
 
-// wanted tells whether -only names the scenario or its group; cold ones are never part of all: they need a restart.
+// wanted tells whether -only names the scenario or its group; cold ones are never part of all, as they need a restart, nor is
+// access, which needs credentials that do not hold.
 func wanted(s scenario) bool {
 	for _, word := range strings.Split(*only, ",") {
-		if word == s.name || word == s.group || word == "all" && s.group != "cold" {
+		if word == s.name || word == s.group || word == "all" && s.group != "cold" && s.group != "access" {
 			return true
 		}
 	}
@@ -102,6 +106,10 @@ func main() {
 			fmt.Println(s.group, s.name)
 		}
 		return
+	}
+	if err := readAuthorizations(); err != nil {
+		fmt.Fprintln(os.Stderr, "regbench:", err)
+		os.Exit(2)
 	}
 	b := &bench{}
 	if *pid != 0 {

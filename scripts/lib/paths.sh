@@ -19,6 +19,7 @@ buildkit_module=github.com/moby/buildkit@v0.32.2
 distribution_module=github.com/distribution/distribution/v3/cmd/registry@v3.1.2
 # And of what comes from PyPI.
 oras_package=oras==0.2.43
+jwt_packages=(PyJWT==2.15.1 cryptography==50.0.2)
 
 # The folder cargo builds into: the caller's, else the clone's own.
 target_dir() { printf '%s\n' "${CARGO_TARGET_DIR:-$root/target}"; }

@@ -33,7 +33,7 @@ make_certificate() {
   [ ! -f "$work/tls/tls.crt" ] || return 0
   mkdir -p "$work/tls"
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=paris.example.com \
-    -addext subjectAltName=IP:127.0.0.1 -keyout "$work/tls/tls.key" -out "$work/tls/tls.crt" 2>"$work/tls/log"
+    -addext subjectAltName=IP:127.0.0.1,DNS:localhost -keyout "$work/tls/tls.key" -out "$work/tls/tls.crt" 2>"$work/tls/log"
 }
 
 # client PROGRAM NAME COMMAND…: a check that is a visible skip where the client is missing.

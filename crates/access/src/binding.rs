@@ -61,7 +61,7 @@ impl Bindings {
         let own = match identity {
             Identity::Account { name, kind: AccountKind::User } => Some(Subject::User(name.clone())),
             Identity::Account { name, kind: AccountKind::Robot } => Some(Subject::Robot(name.clone())),
-            Identity::Certificate(name) => Some(Subject::Certificate(name.clone())),
+            Identity::Certificate { name } => Some(Subject::Certificate(name.clone())),
             Identity::Anonymous | Identity::Workload { .. } | Identity::Foreign { .. } => None,
         };
         let signed_in = Subject::SignedIn.covers(identity).then_some(Subject::SignedIn);

@@ -3,17 +3,24 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::account::{AccountKind, AccountName};
 
 /// A verified caller.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Identity {
     /// Showed nothing.
     Anonymous,
     /// A built-in account, or a user of an htpasswd file.
-    Account { name: AccountName, kind: AccountKind },
+    Account {
+        name: AccountName,
+        #[serde(rename = "as")]
+        kind: AccountKind,
+    },
     /// The holder of a client certificate, by its name.
-    Certificate(String),
+    Certificate { name: String },
     /// A job of a platform that vouches for it: GitHub Actions, GitLab CI, Kubernetes.
     Workload {
         /// The issuer's name in the configuration.
@@ -34,7 +41,7 @@ impl fmt::Display for Identity {
             Self::Anonymous => f.write_str("anonymous"),
             Self::Account { name, kind: AccountKind::User } => write!(f, "user {name}"),
             Self::Account { name, kind: AccountKind::Robot } => write!(f, "robot {name}"),
-            Self::Certificate(name) => write!(f, "certificate {name}"),
+            Self::Certificate { name } => write!(f, "certificate {name}"),
             Self::Workload { issuer, subject, .. } => write!(f, "workload {subject} of {issuer}"),
             Self::Foreign { issuer, subject } => write!(f, "{subject} of {issuer}"),
         }

@@ -44,7 +44,8 @@ pub enum RuleKind {
     Quota {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         bytes: Option<u64>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        /// Under a name of its own, because a rule's `repositories` is its pattern.
+        #[serde(default, rename = "most_repositories", skip_serializing_if = "Option::is_none")]
         repositories: Option<u64>,
     },
     /// Which tags go by themselves: those of `tags` but not of `except`, beyond the newest `keep`, older than `older_than_s`.
@@ -60,4 +61,27 @@ pub enum RuleKind {
     },
     /// Hosts that layers may be fetched from by clients; a manifest that names another is refused.
     ForeignUrls { allow: Vec<String> },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_reads_as_it_is_written() {
+        let rule = |what| Rule { name: "r".parse().unwrap(), repositories: "team/**".parse().unwrap(), what };
+        let tags = || vec!["v*".parse().unwrap()];
+        for what in [
+            RuleKind::ImmutableTags { tags: tags(), except: vec![] },
+            RuleKind::CreateOnly { tags: tags(), except: tags() },
+            RuleKind::MaximumSize { manifest_bytes: Some(1), blob_bytes: None },
+            RuleKind::Quota { bytes: Some(1 << 40), repositories: Some(3) },
+            RuleKind::Retention { tags: tags(), except: vec![], keep: Some(3), older_than_s: Some(60) },
+            RuleKind::ForeignUrls { allow: vec!["mcr.example.com".to_owned()] },
+        ] {
+            let rule = rule(what);
+            let text = serde_json::to_string(&rule).unwrap();
+            assert_eq!(serde_json::from_str::<Rule>(&text).unwrap(), rule, "{text}");
+        }
+    }
 }

@@ -43,7 +43,7 @@ impl Subject {
             (Self::SignedIn, _) => true,
             (Self::User(wanted), Identity::Account { name, kind: AccountKind::User })
             | (Self::Robot(wanted), Identity::Account { name, kind: AccountKind::Robot }) => wanted == name,
-            (Self::Certificate(wanted), Identity::Certificate(name)) => wanted == name,
+            (Self::Certificate(wanted), Identity::Certificate { name }) => wanted == name,
             (Self::Workload { issuer, claims }, Identity::Workload { issuer: of, claims: shown, .. }) => {
                 issuer == of
                     && claims

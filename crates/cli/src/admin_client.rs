@@ -56,6 +56,22 @@ impl AdminClient {
         read(self.send(Method::POST, path, Some(body)).await?).await
     }
 
+    pub(crate) async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        read(self.send(Method::PUT, path, Some(body)).await?).await
+    }
+
+    pub(crate) async fn patch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        read(self.send(Method::PATCH, path, Some(body)).await?).await
+    }
+
     pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         read(self.send::<()>(Method::DELETE, path, None).await?).await
     }

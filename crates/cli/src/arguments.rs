@@ -1,8 +1,19 @@
 //! The command tree and its help. Names are fixed: scripts and documentation rely on them.
 
+mod access;
+mod retention;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use self::access::{
+    AddRobotArguments, AddRuleCommand, AddUserArguments, CreateTokenArguments, DeleteRuleArguments,
+    ListRolesArguments, ListTokensArguments, PasswordSource, ResetPasswordArguments, RevokeTokenArguments,
+    RobotCommand, RoleArguments, RoleCommand, RotateArguments, RuleBase, RuleCommand, TokenCommand,
+    UserArguments, UserCommand,
+};
+pub(crate) use self::retention::{PreviewArguments, RestoreArguments, RunArguments, TrashArguments};
 
 /// A container registry that lives at several places at once.
 ///
@@ -42,6 +53,9 @@ pub(crate) enum Command {
     /// Replication between sites.
     #[command(subcommand)]
     Geo(GeoCommand),
+    /// Let writes rest while pulls go on: pushes are told to come back.
+    #[command(subcommand)]
+    Maintenance(MaintenanceCommand),
     /// Look at configuration, storage, database, peers and clocks, and say what to do where something is not well.
     ///
     /// Ends with status 1 when a check failed.
@@ -49,12 +63,46 @@ pub(crate) enum Command {
     /// Repositories and their tags.
     #[command(subcommand)]
     Repo(RepoCommand),
+    /// The accounts of people.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// The accounts of programs.
+    #[command(subcommand)]
+    Robot(RobotCommand),
+    /// Personal tokens: what stands for a password where one should not lie around.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Who may do what, and where.
+    #[command(subcommand)]
+    Role(RoleCommand),
+    /// What nobody may do in some repositories, whatever their role.
+    #[command(subcommand)]
+    Rule(RuleCommand),
     /// Stored blobs.
     #[command(subcommand)]
     Blobs(BlobsCommand),
     /// The metadata database.
     #[command(subcommand)]
     Db(DbCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MaintenanceCommand {
+    /// Take no more writes: once this returns, every push is answered 503, with when to try again.
+    On(MaintenanceArguments),
+    /// Take writes again.
+    Off(Target),
+    /// Show whether writes rest.
+    Status(Target),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MaintenanceArguments {
+    /// Why, in a line that clients are shown.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    #[command(flatten)]
+    pub(crate) target: Target,
 }
 
 /// Which site, and how to answer.
@@ -96,6 +144,11 @@ pub(crate) struct ServeArguments {
     /// Unknown configuration keys are warnings instead of errors.
     #[arg(long)]
     pub(crate) lenient: bool,
+    /// Where the first start with accounts finds the password of the account `admin`: the file's first line.
+    ///
+    /// Without it, one is made and printed once. Later starts do not read it.
+    #[arg(long, value_name = "FILE", env = "TWINPORT_ADMIN_PASSWORD_FILE")]
+    pub(crate) admin_password_file: Option<PathBuf>,
     /// Stop when standard input ends: whoever started this process is gone.
     #[arg(long, hide = true)]
     pub(crate) exit_with_parent: bool,
@@ -290,6 +343,7 @@ mod tests {
         for line in [
             "twinport serve",
             "twinport serve --config config.yml --data d --addr 127.0.0.1:0 --lenient",
+            "twinport serve --admin-password-file f",
             "twinport demo --image ./layout --dir d --exit --output json --pause-before-compare",
             "twinport config check --config config.yml",
             "twinport config show --data d",
@@ -305,6 +359,37 @@ mod tests {
             "twinport repo tags team/app",
             "twinport repo rename team/app team/api",
             "twinport repo delete team/app --yes",
+            "twinport user add alice --role writer:team/** --role reader:** --password-stdin",
+            "twinport user add bob --password-file f --description Bob --output json",
+            "twinport user list",
+            "twinport user show alice",
+            "twinport user disable alice",
+            "twinport user enable alice",
+            "twinport user delete alice",
+            "twinport user reset-password alice --data d",
+            "twinport robot add ci --role creator:team/** --expires 90d",
+            "twinport robot list --output json",
+            "twinport robot rotate ci",
+            "twinport robot delete ci",
+            "twinport token create alice --label laptop --expires 12h --repositories team/* --actions pull,push",
+            "twinport token list alice",
+            "twinport token revoke 6b3c9a93-af5d-473f-a4ff-9710022185cd",
+            "twinport role grant user:alice writer team/**",
+            "twinport role grant workload:github,repository=acme/app creator team/app",
+            "twinport role revoke anyone reader public/**",
+            "twinport role list user:alice",
+            "twinport rule add immutable-tags releases team/** --tags v* --except v0.*",
+            "twinport rule add create-only all **",
+            "twinport rule add maximum-size small team/** --blob 5GiB --manifest 1MiB",
+            "twinport rule add quota team team/** --size 500GiB --count 20",
+            "twinport rule add retention nightly team/** --tags nightly-* --keep 14 --older-than 30d",
+            "twinport rule add foreign-urls windows ** --allow mcr.example.com",
+            "twinport rule list",
+            "twinport rule delete nightly",
+            "twinport rule preview nightly --output json",
+            "twinport rule run nightly --confirm",
+            "twinport rule trash team/app",
+            "twinport rule restore team/app nightly-1",
             "twinport blobs scrub --output json",
             "twinport db status",
         ] {
@@ -313,9 +398,30 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_is_refused_before_a_site_is_asked() {
+        for line in [
+            "twinport user add Alice",
+            "twinport user add alice hunter2-hunter2",
+            "twinport user add alice --password hunter2-hunter2",
+            "twinport user add alice --role owner:**",
+            "twinport user add alice --role writer",
+            "twinport user add alice --password-stdin --password-file f",
+            "twinport token create alice --actions fly",
+            "twinport token create alice --expires 12",
+            "twinport role grant alice writer **",
+            "twinport role grant user:alice writer Team",
+            "twinport rule add quota q **",
+            "twinport rule add maximum-size m **",
+            "twinport rule add retention r ** --tags x",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
     fn commands_that_are_not_built_are_not_named() {
         let help = Arguments::command().render_long_help().to_string();
-        for absent in ["mirror", "maintenance", "promote", "switchover", "robot", "notifications"] {
+        for absent in ["mirror", "promote", "switchover", "notifications"] {
             assert!(!help.contains(absent), "{absent} is in the help:\n{help}");
             assert!(parse(&format!("twinport {absent}")).is_err());
         }

@@ -10,7 +10,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use twinport_metadata::{Incarnation, LogHead, Metadata, StoredReport};
+use twinport_access::SigningKey;
+use twinport_metadata::{Actor, Incarnation, LogHead, Metadata, SiteRecord, StoredReport};
 
 pub use self::{activity::ClientActivity, stream::LogFeed};
 use crate::{
@@ -96,6 +97,7 @@ impl Feed {
         if let Some(reader) = self.readers.lock().signals.get(&incarnation) {
             reader.send_modify(|signal| signal.reports += 1);
         }
+        record_token_keys(&self.metadata, &peer.site, report.token_keys.clone()).await;
         Ok(())
     }
 
@@ -123,5 +125,20 @@ impl Feed {
             );
         }
         Ok(readers.signals.entry(incarnation).or_default().subscribe())
+    }
+}
+
+/// Records the keys that a site signs tokens with, for all sites. What it reports besides does not depend on them.
+pub(crate) async fn record_token_keys(metadata: &Metadata, site: &SiteRecord, keys: Vec<SigningKey>) {
+    if keys.is_empty() {
+        return;
+    }
+    let actor = Actor { name: format!("site {}", site.name), correlation: None };
+    match metadata.publish_signing_keys(site.incarnation, keys, &actor).await {
+        Ok(true) => tracing::info!(site = %site.name, "a site's token keys were recorded"),
+        Ok(false) => {}
+        // Whoever halted it has been told, and the site reports again.
+        Err(twinport_metadata::Error::Halted(_)) => {}
+        Err(error) => tracing::warn!(site = %site.name, %error, "a site's token keys could not be recorded"),
     }
 }

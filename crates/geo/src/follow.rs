@@ -232,6 +232,9 @@ impl<U: Upstream> Reader<'_, U> {
         for uuid in ingested.leased {
             self.engine.scheduler.push(uuid, Lane::Live);
         }
+        if ingested.access {
+            self.engine.shared.access.notify_one();
+        }
         self.engine.shared.lag.lock().ingested(self.cursor.position.seq);
         self.engine.progressed();
         Ok(())

@@ -50,7 +50,8 @@ pub async fn join(
 ) -> Result<Joined> {
     let site = joinable(metadata, blobs, token, options).await?;
     let primary = PrimaryAddress::checked(&token.primary_url, token.tls_pin)?;
-    let request = join_request(&site, token, options, metadata.clock().now_us())?;
+    let mut request = join_request(&site, token, options, metadata.clock().now_us())?;
+    request.token_keys = metadata.token_keys().await?.into_iter().map(|key| key.public).collect();
     let response = ask(&client(primary.pin)?, &primary.url, &request).await?;
     accept(metadata, token, options, response).await
 }
@@ -75,8 +76,7 @@ async fn joinable(
             )));
         }
     }
-    let holds = !metadata.repository_rows("", 1).await?.rows.is_empty();
-    if holds || metadata.log_head().await?.position.seq > 0 {
+    if metadata.holds_anything().await? {
         return Err(Error::Stopped(
             "this site holds repositories or history of its own, which a join would hide: start it with an empty \
              data directory and an empty database"
@@ -125,6 +125,7 @@ pub fn join_request(
         internal_url: options.internal_url.clone(),
         versions: Versions::OURS,
         clock_us,
+        token_keys: Vec::new(),
         proof: Vec::new(),
     };
     request.proof = key.sign(&request.proof_message());

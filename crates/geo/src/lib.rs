@@ -2,6 +2,7 @@
 //!
 //! **Architecture invariant:** this crate does not know `server`: it owns the words and rules of `/geo/v1`, not its routes.
 
+mod access;
 mod apply;
 mod backfill;
 mod credential;

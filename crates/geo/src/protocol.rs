@@ -2,6 +2,7 @@
 //!
 //! **Architecture invariant:** a shape here changes only together with [`PROTOCOL`] and docs/reference/geo-protocol.md.
 
+mod access;
 mod encoding;
 mod frame;
 mod listing;
@@ -10,12 +11,14 @@ mod status;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use twinport_access::SigningKey;
 use twinport_metadata::{Epoch, EpochRecord, Federation, Incarnation, LogHead, LogPosition, SiteRecord};
 
 use crate::{Error, Refusal, RefusalCode, Result};
 
 pub(crate) use self::encoding::{b64, hex32};
 pub use self::{
+    access::{AccessEntry, AccessPage, AccessQuery, MAX_NAMED_RECORDS},
     frame::{Frame, FrameDecoder, MAX_FRAME_BYTES},
     listing::{EntryKind, ListingEntry, ListingPage, RepositoryChecksum, RepositoryEntry, RepositoryPage},
     status::{Heartbeat, ItemCounts, Nonce, StatusReport},
@@ -48,6 +51,7 @@ pub mod paths {
     pub const LOG: &str = "/geo/v1/log";
     pub const STATUS: &str = "/geo/v1/status";
     pub const REPOSITORIES: &str = "/geo/v1/repositories";
+    pub const ACCESS: &str = "/geo/v1/access";
 
     /// The rows of one repository.
     #[must_use]
@@ -188,6 +192,9 @@ pub struct JoinRequest {
     pub versions: Versions,
     /// The joining site's clock (µs since the epoch, UTC).
     pub clock_us: i64,
+    /// The keys that its token service signs with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_keys: Vec<SigningKey>,
     /// Ed25519 signature over [`JoinRequest::proof_message`], 64 bytes.
     #[serde(with = "b64")]
     pub proof: Vec<u8>,

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::{
     Error, Feed, JoinToken, PrimaryAddress, Refusal, RefusalCode, Result, TlsPin,
     credential::{removed, signed_by},
+    feed::record_token_keys,
     protocol::{CLOCK_TOLERANCE_US, JoinRequest, JoinResponse, SiteInfo, Versions},
 };
 
@@ -145,6 +146,7 @@ impl Registrar {
             .with_detail(serde_json::json!({ "primary_clock_us": now_us, "site_clock_us": request.clock_us }))
             .into());
         }
+        let token_keys = request.token_keys;
         let new = NewSite {
             token: token.id,
             name: request.site,
@@ -156,6 +158,7 @@ impl Registrar {
         };
         match self.metadata.admit_site(new).await? {
             Admission::Admitted(site) => {
+                record_token_keys(&self.metadata, &site, token_keys).await;
                 tracing::info!(site = %site.name, incarnation = %site.incarnation, "a site joined");
                 self.welcome().await
             }

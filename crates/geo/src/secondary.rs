@@ -17,7 +17,7 @@ use std::{
 
 use parking_lot::Mutex;
 use rand::Rng as _;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use twinport_blobs::Blobs;
 use twinport_metadata::{Epoch, EpochRecord, Lease, LogPosition, Metadata, RepositoryUuid, Role};
 use uuid::Uuid;
@@ -30,8 +30,8 @@ use self::{
 };
 pub(crate) use self::{away::Waiting, scheduler::Lane, tasks::Tasks};
 use crate::{
-    Error, Result, backfill, follow, joining::check_marker, lag::LagTracker, pace::Pace, transfer::Transfers,
-    upstream::Upstream, verify,
+    Error, Result, access, backfill, follow, joining::check_marker, lag::LagTracker, pace::Pace,
+    transfer::Transfers, upstream::Upstream, verify,
 };
 
 /// Paces and limits of the engine. The defaults are for production; tests shorten them.
@@ -113,6 +113,7 @@ impl Secondary {
             figures: Mutex::default(),
             progress: Progress::default(),
             away: Away::default(),
+            access: Notify::new(),
         });
         let lease = Lease { holder: Uuid::new_v4(), duration_us: micros(tuning.lease) };
         let engine = Engine {
@@ -185,6 +186,8 @@ pub(crate) struct Shared {
     figures: Mutex<Figures>,
     progress: Progress,
     pub(crate) away: Away,
+    /// Access records were told of.
+    pub(crate) access: Notify,
 }
 
 /// The engine as its tasks see it; cheap to clone.
@@ -303,6 +306,7 @@ async fn run<U: Upstream>(mut engine: Engine<U>) {
     tasks.spawn(report::report(engine.clone()));
     tasks.spawn(backfill::backfill(engine.clone()));
     tasks.spawn(verify::verify(engine.clone()));
+    tasks.spawn(access::fetch(engine.clone()));
     follow::follow(engine).await;
 }
 

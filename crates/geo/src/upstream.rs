@@ -7,14 +7,14 @@ use std::future::Future;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use twinport_metadata::{LogHead, RepositoryUuid};
+use twinport_metadata::{LogHead, RecordName, RepositoryUuid};
 use twinport_oci::Digest;
 
 pub use self::http::{HttpUpstream, SiteIdentity};
 pub(crate) use self::http::{client, refusal, unreachable};
 use crate::{
     Result,
-    protocol::{Frame, ListingPage, RepositoryChecksum, RepositoryPage, StatusReport},
+    protocol::{AccessPage, Frame, ListingPage, RepositoryChecksum, RepositoryPage, StatusReport},
 };
 
 /// A log stream, frame by frame; it ends where the primary ends it.
@@ -57,6 +57,10 @@ pub trait Upstream: Send + Sync + 'static {
     /// The checksum of one repository.
     fn checksum(&self, repository: RepositoryUuid)
     -> impl Future<Output = Result<RepositoryChecksum>> + Send;
+    /// Access records by key, deleted ones included.
+    fn access(&self, after: Option<&str>, limit: u32) -> impl Future<Output = Result<AccessPage>> + Send;
+    /// Those of these access records that there are or were.
+    fn access_records(&self, records: &[RecordName]) -> impl Future<Output = Result<AccessPage>> + Send;
     /// A manifest's bytes.
     fn manifest(
         &self,

@@ -1,12 +1,14 @@
 //! Blob rows and blob links: which repository may read which digest.
 //! Invariant: knowing a digest is no permission; a blob is readable only through a repository that links it.
 
+use twinport_access::TagGuard;
 use twinport_oci::{Digest, RepositoryName, UploadId};
 
 use crate::{
     Actor, Error, EventKind, Metadata, Result,
     db::{Origin, Tx, Value},
     deletions::{Candidate, Deleted, bury, queue_candidate},
+    manifests::check_unheld,
     repositories::{Repository, Target, enter, lock_or_create, lock_shared},
     uploads,
 };
@@ -126,18 +128,20 @@ impl Metadata {
     /// `false`: it was not linked.
     ///
     /// # Errors
-    /// [`Error::NotPrimary`], [`Error::Halted`]; those of the database.
+    /// [`Error::StillHeld`] where a tag may not be deleted that needs it; [`Error::NotPrimary`], [`Error::Halted`]; those
+    /// of the database.
     pub async fn unlink_blob(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
+        guard: &TagGuard,
         actor: &Actor,
     ) -> Result<bool> {
-        let (name, digest, actor) = (repository.clone(), *digest, actor.clone());
+        let asked = (repository.clone(), *digest, guard.clone(), actor.clone());
         self.db
             .write(move |tx| {
-                let (name, actor) = (name.clone(), actor.clone());
-                Box::pin(async move { unlink(tx, &name, &digest, &actor).await })
+                let (name, digest, guard, actor) = asked.clone();
+                Box::pin(async move { unlink(tx, &name, &digest, &guard, &actor).await })
             })
             .await
     }
@@ -166,15 +170,24 @@ async fn mount(
     Ok(())
 }
 
-async fn unlink(tx: &mut Tx, name: &RepositoryName, digest: &Digest, actor: &Actor) -> Result<bool> {
+async fn unlink(
+    tx: &mut Tx,
+    name: &RepositoryName,
+    digest: &Digest,
+    guard: &TagGuard,
+    actor: &Actor,
+) -> Result<bool> {
     let origin = tx.guard_origin().await?;
     let Some(repository) = lock_shared(tx, name).await? else { return Ok(false) };
     let key = vec![repository.id.into(), digest.into()];
     if tx.query_opt(LINK_LOCK_EXCLUSIVE, key.clone()).await?.is_none() {
         return Ok(false);
     }
+    check_unheld(tx, repository.id, digest, guard, "blob").await?;
+    let size = tx.query_opt(KNOWN, vec![digest.into()]).await?.map(|row| row.size(0)).transpose()?;
     let mut event = repository.event(&origin, EventKind::BlobUnlinked, actor);
     event.digest = Some(*digest);
+    event.size = size;
     let change = tx.append(&event).await?;
     tx.execute("DELETE FROM blob_links WHERE repository_id = $1 AND digest = $2", key).await?;
     bury(tx, repository.uuid, Deleted::BlobLink, digest, Some(digest), &change).await?;

@@ -1,6 +1,7 @@
 //! What can go wrong between the house and its database, in words that say what to do next.
 
 use thiserror::Error;
+use twinport_access::TagRefusal;
 use twinport_oci::Digest;
 
 /// The result of a metadata operation.
@@ -20,6 +21,9 @@ pub enum Error {
     /// Writes stopped because history was found rewritten; the reason names the peer.
     #[error("writes are stopped on this site: {0}")]
     Halted(String),
+    /// Writes rest: an operator said so, and will say when they go on.
+    #[error("this site is in maintenance mode ({0}): `twinport maintenance off` ends it")]
+    Maintenance(String),
     #[error("repository name not known to this site")]
     RepositoryUnknown,
     #[error("a repository called {0} exists already")]
@@ -29,6 +33,12 @@ pub enum Error {
     BlobsUnknown(Vec<Digest>),
     #[error("manifest unknown")]
     ManifestUnknown,
+    /// A rule, the caller's role or its token keeps a tag as it is.
+    #[error(transparent)]
+    TagHeld(#[from] TagRefusal),
+    /// What a held tag names, or needs, stays with it.
+    #[error("{what} stays: {refusal}")]
+    StillHeld { what: String, refusal: TagRefusal },
     #[error("upload session unknown")]
     UploadUnknown,
     /// Another writer advanced the session first; `offset` is where it stands (bytes).
@@ -36,6 +46,12 @@ pub enum Error {
         "another request advanced this upload session to byte {offset}: ask for its status and resume there"
     )]
     UploadConflict { offset: u64 },
+    /// A name that is to be given is taken.
+    #[error("{0}")]
+    Exists(String),
+    /// An account, a token or a rule that is not there.
+    #[error("{0}")]
+    Unknown(String),
     /// The database's disk is full.
     #[error("the database has no space left: free some on its disk, then retry")]
     NoSpace,

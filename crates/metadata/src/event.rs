@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use twinport_oci::{Digest, RepositoryName, Tag};
 
-use crate::{Error, Federation, LogPosition, RepositoryUuid, Result};
+use crate::{Error, Federation, LogPosition, RecordName, RepositoryUuid, Result};
 
 /// The version of [`Event`] that this binary writes; it refuses to apply a higher one.
 pub const EVENT_SCHEMA: u32 = 1;
@@ -50,6 +50,9 @@ pub struct Event {
     /// The site that joined or was removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<serde_json::Value>,
+    /// The access record that changed. What it holds now is fetched, so that no secret is ever in the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<RecordName>,
 }
 
 /// What kind of change an event is.
@@ -66,6 +69,7 @@ pub enum EventKind {
     TagSet,
     TagDeleted,
     SiteChanged,
+    AccessChanged,
     /// A kind that a newer site writes: ingest stops at it, it is never skipped.
     #[serde(untagged)]
     Unknown(String),
@@ -92,6 +96,7 @@ impl Event {
             actor: None,
             correlation: None,
             site: None,
+            record: None,
         }
     }
 

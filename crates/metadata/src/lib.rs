@@ -4,6 +4,7 @@
 //! **Architecture invariant:** the event of a change commits in the transaction that makes the change.
 //! **Architecture invariant:** this crate does not know `blobs`: it names digests, it never touches bytes on disk.
 
+mod access;
 mod apply;
 mod blobs;
 mod checksum;
@@ -23,17 +24,30 @@ mod position;
 #[cfg(test)]
 mod query_plans;
 mod referrers;
+mod refresh_tokens;
 mod reports;
 mod repositories;
+mod retention;
 mod sequencer;
 mod site;
 mod sites;
 mod stored_blobs;
+mod tag_page;
 mod tags;
+mod token_keys;
 mod tracking;
 mod upload_ids;
 mod uploads;
+mod usage;
 
+pub use self::{
+    access::{
+        AccessRecord, BOOTSTRAP_ACTOR, Ended, ListedRecord, NewAccount, PendingAccess, PendingRecord,
+        RecordCursor, RecordKind, RecordName, RecordSecret, ReplicatedRecord, StoredAccount, StoredToken,
+    },
+    refresh_tokens::{RefreshToken, Refreshed},
+    token_keys::TokenKey,
+};
 pub use self::{
     apply::{
         Applied, ApplyChunk, ItemKind, LinkRow, Listing, ManifestRow, Removal, Removed, TagRow, Unsettled,
@@ -49,7 +63,10 @@ pub use self::{
     manifests::{ManifestHead, PutManifest, PutOutcome, StoredManifest},
     referrers::Referrer,
     repositories::Repository,
+    retention::{AgedTag, Emptied, Restored, RetentionRun, TrashRow},
+    tag_page::TagPage,
     uploads::UploadSession,
+    usage::{Counted, QuotaUsage},
 };
 pub use self::{
     checksum::RepositoryChecksum,

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     EVENT_SCHEMA, Error, Event, EventKind, LogHead, LogPosition, LoggedEvent, Metadata, RepositoryUuid,
-    Result, SiteRecord,
+    Result, SiteRecord, access,
     db::{Tx, Value},
     repositories::Leftover,
 };
@@ -31,6 +31,8 @@ pub struct Ingested {
     pub head: LogHead,
     /// Repositories with something to apply, leased to the caller.
     pub leased: Vec<RepositoryUuid>,
+    /// Access records have to be fetched.
+    pub access: bool,
 }
 
 /// Why an event cannot be ingested by this binary; `None` where it can.
@@ -144,7 +146,7 @@ struct Touched {
 async fn store(tx: &mut Tx, batch: &Batch, lease: Lease) -> Result<(Ingested, Vec<Leftover>)> {
     let head = cursor(tx).await?;
     let Some(((first, _), (last, _))) = batch.events.first().zip(batch.events.last()) else {
-        return Ok((Ingested { head, leased: Vec::new() }, Vec::new()));
+        return Ok((Ingested { head, leased: Vec::new(), access: false }, Vec::new()));
     };
     if first.position.seq != head.position.seq + 1 || !first.continues(&head.hash) {
         return Err(broken(first));
@@ -155,9 +157,15 @@ async fn store(tx: &mut Tx, batch: &Batch, lease: Lease) -> Result<(Ingested, Ve
     let mut known = names::known(tx, batch.repositories()).await?;
     let mut touched: BTreeMap<RepositoryUuid, Touched> = BTreeMap::new();
     let mut leftovers = Vec::new();
+    let mut access_changed = false;
     for (logged, event) in &batch.events {
         if event.kind == EventKind::SiteChanged {
             names::site_changed(tx, logged, event).await?;
+            continue;
+        }
+        if event.kind == EventKind::AccessChanged {
+            access::note_pending(tx, logged, event).await?;
+            access_changed = true;
             continue;
         }
         let (uuid, path) = subject(logged, event)?;
@@ -183,7 +191,7 @@ async fn store(tx: &mut Tx, batch: &Batch, lease: Lease) -> Result<(Ingested, Ve
     let leased = mark_dirty(tx, &touched, lease).await?;
     let head = LogHead { position: last.position, hash: last.hash };
     tx.set_head(&head).await?;
-    Ok((Ingested { head, leased }, leftovers))
+    Ok((Ingested { head, leased, access: access_changed }, leftovers))
 }
 
 /// The cursor, locked: another node's batch waits, and then does not continue it.

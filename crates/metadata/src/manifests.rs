@@ -5,9 +5,10 @@ pub(crate) mod delete;
 pub(crate) mod put;
 
 use bytes::Bytes;
+use twinport_access::TagGuard;
 use twinport_oci::{Digest, Reference, RepositoryName, Tag};
 
-pub(crate) use self::put::insert_references;
+pub(crate) use self::{delete::check_unheld, put::insert_references};
 use crate::{Actor, Error, Metadata, Result, db::Row};
 
 /// A parsed manifest on its way in.
@@ -29,6 +30,8 @@ pub struct PutManifest {
     pub manifests: Vec<Digest>,
     /// The tags to point at it; none for a push by digest.
     pub tags: Vec<Tag>,
+    /// What holds the repository's tags.
+    pub guard: TagGuard,
     pub actor: Actor,
 }
 
@@ -118,8 +121,8 @@ impl Metadata {
     /// already appends no event.
     ///
     /// # Errors
-    /// [`Error::BlobsUnknown`] with every blob that the repository does not link; [`Error::NotPrimary`],
-    /// [`Error::Halted`].
+    /// [`Error::BlobsUnknown`] with every blob that the repository does not link; [`Error::TagHeld`] where a tag may not
+    /// be moved, or set, to this manifest; [`Error::NotPrimary`], [`Error::Halted`].
     pub async fn put_manifest(&self, put: PutManifest) -> Result<PutOutcome> {
         put::put_manifest(&self.db, put).await
     }
@@ -128,14 +131,15 @@ impl Metadata {
     /// With very many tags it takes several transactions, the manifest going with the last.
     ///
     /// # Errors
-    /// [`Error::NotPrimary`], [`Error::Halted`]; those of the database.
+    /// [`Error::StillHeld`] where a tag may not be deleted that names it, or an index of it; [`Error::NotPrimary`], [`Error::Halted`]; those of the database.
     pub async fn delete_manifest(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
+        guard: &TagGuard,
         actor: &Actor,
     ) -> Result<bool> {
-        delete::delete_manifest(&self.db, repository, digest, actor).await
+        delete::delete_manifest(&self.db, repository, digest, guard, actor).await
     }
 }
 

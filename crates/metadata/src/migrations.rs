@@ -30,6 +30,24 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0002_keyed_tables.sql"),
         postgres: include_str!("../migrations/postgres/0002_keyed_tables.sql"),
     },
+    Migration {
+        number: 3,
+        name: "access records",
+        sqlite: include_str!("../migrations/sqlite/0003_access_records.sql"),
+        postgres: include_str!("../migrations/postgres/0003_access_records.sql"),
+    },
+    Migration {
+        number: 4,
+        name: "usage and retention",
+        sqlite: include_str!("../migrations/sqlite/0004_usage_and_retention.sql"),
+        postgres: include_str!("../migrations/postgres/0004_usage_and_retention.sql"),
+    },
+    Migration {
+        number: 5,
+        name: "maintenance",
+        sqlite: include_str!("../migrations/sqlite/0005_maintenance.sql"),
+        postgres: include_str!("../migrations/postgres/0005_maintenance.sql"),
+    },
 ];
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (number BIGINT PRIMARY KEY, name TEXT NOT NULL, \

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::{
     Clock, Database, Metadata, OpenOptions, PostgresOptions, blobs,
     db::{Dialect, Value},
-    manifests, referrers, repositories, tags, uploads,
+    manifests, referrers, repositories, retention, tags, uploads, usage,
 };
 use fill::fill;
 use texts::Text;
@@ -25,7 +25,10 @@ const MOST_COST: f64 = 500.0;
 const PAGE: i64 = 25;
 
 /// Queries that read more than a few keys, by a part of their text, and why they may.
-const EXCUSED: [(&str, &str); 10] = [
+const EXCUSED: [(&str, &str); 16] = [
+    ("COALESCE(SUM(b.size), 0)", "what a repository holds, as a whole, on a secondary in the background"),
+    ("SELECT $3, f.digest", "what one manifest names and what refers to it, when it is deleted"),
+    ("WITH RECURSIVE above", "walks up from one digest, and only where a rule keeps tags from deletion"),
     (
         "state, verification, COUNT(*) FROM tracked_",
         "the status' figures; the caller paces them by what they cost",
@@ -38,7 +41,13 @@ const EXCUSED: [(&str, &str); 10] = [
     ),
     ("SELECT r.path FROM blob_links l", "names the images of a damaged blob"),
     ("SET lease_holder = NULL, lease_until_us = 0 WHERE lease_holder IS NOT NULL", "once when a site starts"),
-    ("(SELECT 1 FROM events LIMIT 1) e", "one row, when a site joins"),
+    ("DELETE FROM events", "the few of a first start, when a site joins"),
+    ("DELETE FROM access_records", "as above"),
+    ("DELETE FROM refresh_tokens WHERE expires_at_us", "all that have expired"),
+    (
+        "FROM access_records WHERE kind = $1 AND body IS NOT NULL ORDER BY name",
+        "all of a kind, for a copy in memory or when an account ends",
+    ),
     (
         "(SELECT MIN(applied_seq) FROM tracked_repositories",
         "reads what is outstanding; the caller paces it by what it costs",
@@ -110,11 +119,16 @@ fn hot_queries() -> Vec<Hot> {
         hot(manifests::put::LOCK_SHARED, key()),
         hot(manifests::delete::LOCK_EXCLUSIVE, key()),
         hot(manifests::delete::TAGS_LOCK, [key(), vec![limit()]].concat()),
+        hot(manifests::delete::TAGS_ABOVE, key()),
+        hot(repositories::removal::TAGS, vec![repository(), tag(), limit()]),
         hot(manifests::delete::TAGS_LEFT, [key(), vec![limit()]].concat()),
         hot(
             manifests::delete::QUEUE_CHILDREN,
             [key(), vec![upload(), 0_i64.into(), "link".into(), "manifest".into()]].concat(),
         ),
+        hot(retention::AGED, vec![path(), tag(), limit()]),
+        hot(retention::LOCK_AGED, vec![repository(), tag()]),
+        hot(usage::QUOTA, vec!["rule".into()]),
         hot(tags::LIST, vec![path(), tag(), limit()]),
         hot(tags::LOCK, vec![repository(), tag()]),
         hot(tags::DELETE, vec![repository(), tag()]),
@@ -161,11 +175,28 @@ impl Plan {
 }
 
 /// Tables of a few rows, whatever a site holds.
-const SMALL: [&str; 8] =
-    ["site", "log_head", "epochs", "backfill", "schema_migrations", "sites", "site_reports", "join_tokens"];
+const SMALL: [&str; 13] = [
+    "usage_cursor",
+    "quota_usage",
+    "retention_runs",
+    "site",
+    "log_head",
+    "epochs",
+    "backfill",
+    "schema_migrations",
+    "sites",
+    "site_reports",
+    "join_tokens",
+    "access_generation",
+    "token_signing_keys",
+];
 /// Indexes of what is still to be dealt with, not of what a site holds.
-const OUTSTANDING: [&str; 3] =
-    ["tracked_repositories_due", "tracked_repositories_unchecked", "tracked_items_unsettled"];
+const OUTSTANDING: [&str; 4] = [
+    "tracked_repositories_due",
+    "tracked_repositories_unchecked",
+    "tracked_items_unsettled",
+    "access_pending_by_position",
+];
 /// Tables whose key begins with a repository.
 const OF_REPOSITORIES: [&str; 6] =
     ["tags", "manifests", "manifest_references", "blob_links", "tombstones", "tracked_items"];

@@ -198,7 +198,8 @@ async fn stamp_for_ever(db: Arc<PostgresDb>) {
 }
 
 async fn stamp(db: &PostgresDb) -> Result<u64> {
-    const TABLES: [&str; 6] = ["repositories", "blob_links", "manifests", "tags", "tombstones", "sites"];
+    const TABLES: [&str; 7] =
+        ["repositories", "blob_links", "manifests", "tags", "tombstones", "sites", "access_records"];
     let mut session = db.session().await?;
     session.begin("BEGIN");
     // A stamp that is lost with the server is made again: it is derived from the log.

@@ -6,7 +6,8 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use bytes::Bytes;
 
 use crate::{
-    Epoch, EpochRecord, Error, Federation, Incarnation, LogHead, Metadata, Result,
+    BOOTSTRAP_ACTOR, Epoch, EpochRecord, Error, Event, EventKind, Federation, Incarnation, LogHead, Metadata,
+    Result, access,
     db::{Db, Tx, Value},
     event::genesis,
 };
@@ -60,6 +61,8 @@ pub struct Site {
     pub highest_epoch: Epoch,
     /// Why writes are stopped, where they are.
     pub halted: Option<String>,
+    /// Why writes rest, in maintenance mode.
+    pub maintenance: Option<String>,
 }
 
 impl fmt::Debug for Site {
@@ -144,7 +147,7 @@ impl Metadata {
             .query_opt(
                 "SELECT name, incarnation, federation, role, signing_key, public_key, external_url, internal_url, \
                  primary_name, primary_url, primary_key, primary_incarnation, highest_epoch, highest_epoch_owner, \
-                 halted FROM site WHERE id = 1",
+                 halted, maintenance FROM site WHERE id = 1",
                 vec![],
             )
             .await?
@@ -164,6 +167,7 @@ impl Metadata {
             primary_incarnation: row.opt_blob(11)?.map(|_| row.uuid(11)).transpose()?.map(Incarnation),
             highest_epoch: Epoch { number: row.int(12)?, owner: Incarnation(row.uuid(13)?) },
             halted: row.opt_text(14)?,
+            maintenance: row.opt_text(15)?,
         })
     }
 
@@ -211,7 +215,15 @@ impl Metadata {
             .await
     }
 
-    /// Turns an empty site into a secondary that follows `join.head`.
+    /// Whether a join would hide something: repositories, or history that the first start did not make by itself.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn holds_anything(&self) -> Result<bool> {
+        self.db.snapshot(|tx| Box::pin(holds_anything(tx))).await
+    }
+
+    /// Turns an empty site into a secondary that follows `join.head`. The account and the key that its first start made go.
     ///
     /// # Errors
     /// [`Error::Refused`] when the site is a secondary already, or holds anything that a join would hide.
@@ -241,6 +253,24 @@ impl Metadata {
         self.set_halted(None).await
     }
 
+    /// Begins maintenance mode, or ends it with `None`: writes that were acknowledged before this returns are the last.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn set_maintenance(&self, reason: Option<&str>) -> Result<()> {
+        let reason = reason.map(str::to_owned);
+        self.db
+            .write_alone(move |tx| {
+                let reason = reason.clone();
+                Box::pin(async move {
+                    tx.lock_role().await?;
+                    let sql = "UPDATE site SET maintenance = $1 WHERE id = 1";
+                    tx.execute(sql, vec![reason.into()]).await.map(drop)
+                })
+            })
+            .await
+    }
+
     async fn set_halted(&self, reason: Option<String>) -> Result<()> {
         self.db
             .write_alone(move |tx| {
@@ -265,17 +295,18 @@ impl Metadata {
 }
 
 async fn become_secondary_in(tx: &mut Tx, join: &BecomeSecondary) -> Result<()> {
-    const HOLDS: &str = "SELECT s.role, s.name, (SELECT COUNT(*) FROM (SELECT 1 FROM repositories LIMIT 1) r), \
-         (SELECT COUNT(*) FROM (SELECT 1 FROM events LIMIT 1) e) FROM site s WHERE s.id = 1";
+    // The head before the events, as whoever numbers them takes them.
+    const LOCK: &str =
+        "SELECT s.role, s.name FROM site s, log_head h WHERE s.id = 1 AND h.id = 1 {for update of h}";
     tx.lock_role().await?;
     let row = tx
-        .query_opt(HOLDS, vec![])
+        .query_opt(LOCK, vec![])
         .await?
         .ok_or_else(|| Error::Corrupt("the site has no identity row".to_owned()))?;
     if row.text(0)? != "primary" {
         return Err(Error::Refused("this site has joined a federation already".to_owned()));
     }
-    if row.int(2)? > 0 || row.int(3)? > 0 {
+    if holds_anything(tx).await? {
         return Err(Error::Refused(
             "this site holds repositories or history of its own, which a join would hide: \
              start it with an empty data directory and an empty database"
@@ -307,6 +338,7 @@ async fn become_secondary_in(tx: &mut Tx, join: &BecomeSecondary) -> Result<()> 
         ],
     )
     .await?;
+    tx.execute("DELETE FROM events", vec![]).await?;
     tx.execute("DELETE FROM epochs", vec![]).await?;
     let epochs = join.epochs.iter().map(|record| {
         vec![
@@ -327,5 +359,28 @@ async fn become_secondary_in(tx: &mut Tx, join: &BecomeSecondary) -> Result<()> 
         vec![join.head.position.seq.into()],
     )
     .await?;
-    Ok(())
+    access::backfill_from(tx, join.head.position.seq).await
+}
+
+/// More events than these no first start makes.
+const FIRST_EVENTS: i64 = 16;
+
+async fn holds_anything(tx: &mut Tx) -> Result<bool> {
+    const REPOSITORY: &str = "SELECT id FROM repositories WHERE id > $1 ORDER BY id LIMIT 1";
+    const EVENTS: &str = "SELECT body FROM events WHERE event_id > $1 ORDER BY event_id LIMIT $2";
+    if tx.query_opt(REPOSITORY, vec![0_i64.into()]).await?.is_some() {
+        return Ok(true);
+    }
+    let events = tx.query(EVENTS, vec![0_i64.into(), (FIRST_EVENTS + 1).into()]).await?;
+    if events.len() as i64 > FIRST_EVENTS {
+        return Ok(true);
+    }
+    for row in &events {
+        let event: Event = serde_json::from_slice(&row.blob(0)?)
+            .map_err(|error| Error::Corrupt(format!("an event cannot be read: {error}")))?;
+        if event.kind != EventKind::AccessChanged || event.actor.as_deref() != Some(BOOTSTRAP_ACTOR) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

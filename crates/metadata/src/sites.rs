@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    Actor, Error, EventKind, Incarnation, Metadata, Result,
+    Actor, Error, EventKind, Incarnation, Metadata, Result, access,
     db::{Change, Origin, Row, Tx},
 };
 
@@ -233,6 +233,7 @@ async fn remove(tx: &mut Tx, name: &str, actor: &Actor) -> Result<Option<SiteRec
     )
     .await?;
     tx.execute("DELETE FROM site_reports WHERE incarnation = $1", vec![site.incarnation.into()]).await?;
+    access::retire_keys_of(tx, &origin, site.incarnation, actor).await?;
     Ok(Some(site))
 }
 

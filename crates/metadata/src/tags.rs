@@ -1,6 +1,7 @@
 //! Tags: a name in a repository that points at a manifest.
 //! Invariant: a tag's event carries what the tag pointed at before, read under the lock that the change holds.
 
+use twinport_access::TagGuard;
 use twinport_oci::{Digest, RepositoryName, Tag};
 
 use crate::{
@@ -45,23 +46,36 @@ impl Metadata {
     /// Deletes one tag; the manifest stays, and so do other tags on it. `false`: there is no such tag.
     ///
     /// # Errors
-    /// [`Error::NotPrimary`], [`Error::Halted`]; those of the database.
-    pub async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag, actor: &Actor) -> Result<bool> {
-        let (name, tag, actor) = (repository.clone(), tag.clone(), actor.clone());
+    /// [`Error::TagHeld`]; [`Error::NotPrimary`], [`Error::Halted`]; those of the database.
+    pub async fn delete_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        guard: &TagGuard,
+        actor: &Actor,
+    ) -> Result<bool> {
+        let asked = (repository.clone(), tag.clone(), guard.clone(), actor.clone());
         self.db
             .write(move |tx| {
-                let (name, tag, actor) = (name.clone(), tag.clone(), actor.clone());
-                Box::pin(async move { delete(tx, &name, &tag, &actor).await })
+                let (name, tag, guard, actor) = asked.clone();
+                Box::pin(async move { delete(tx, &name, &tag, &guard, &actor).await })
             })
             .await
     }
 }
 
-async fn delete(tx: &mut Tx, name: &RepositoryName, tag: &Tag, actor: &Actor) -> Result<bool> {
+async fn delete(
+    tx: &mut Tx,
+    name: &RepositoryName,
+    tag: &Tag,
+    guard: &TagGuard,
+    actor: &Actor,
+) -> Result<bool> {
     let origin = tx.guard_origin().await?;
     let Some(repository) = lock_shared(tx, name).await? else { return Ok(false) };
     let row = tx.query_opt(LOCK, vec![repository.id.into(), tag.as_str().into()]).await?;
     let Some(row) = row else { return Ok(false) };
+    guard.may_delete(tag)?;
     let digest = row.digest(0)?;
     remove(tx, &origin, &repository, &[(tag.clone(), digest)], actor).await?;
     queue_candidate(tx, Candidate::Manifest, repository.uuid, &digest).await?;

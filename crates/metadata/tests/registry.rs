@@ -6,10 +6,16 @@ mod replay;
 #[path = "support/site.rs"]
 mod site;
 
+#[path = "registry/access.rs"]
+mod access;
+#[path = "registry/access_replicated.rs"]
+mod access_replicated;
 #[path = "registry/blobs.rs"]
 mod blobs;
 #[path = "registry/deletions.rs"]
 mod deletions;
+#[path = "registry/held_tags.rs"]
+mod held_tags;
 #[path = "registry/manifests.rs"]
 mod manifests;
 #[path = "registry/paging.rs"]
@@ -20,5 +26,11 @@ mod refusals;
 mod replaying;
 #[path = "registry/repositories.rs"]
 mod repositories;
+#[path = "registry/retention.rs"]
+mod retention;
+#[path = "registry/token_service.rs"]
+mod token_service;
 #[path = "registry/uploads.rs"]
 mod uploads;
+#[path = "registry/usage.rs"]
+mod usage;

@@ -22,7 +22,7 @@ use tower_service::Service as _;
 use twinport_blobs::Blobs;
 use twinport_metadata::{Actor, Clock, CommitBlob, Database, Metadata, OpenOptions};
 use twinport_oci::{Digest, Manifest, MediaType, RepositoryName};
-use twinport_server::{Access, Registry, RegistrySettings, V2Service, v2_service};
+use twinport_server::{Policy, Registry, RegistrySettings, V2Service, v2_service};
 
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const REPOSITORY: &str = "team/project/app";
@@ -139,7 +139,7 @@ impl Site {
         let database = Database::Sqlite { path: directory.path().join("metadata.db") };
         let metadata = Metadata::open(OpenOptions { database, clock: Clock::System }).await.unwrap();
         let blobs = Blobs::open_local(directory.path().join("blobs")).await.unwrap();
-        let registry = Arc::new(Registry::new(metadata, blobs, RegistrySettings::default(), Access::Open));
+        let registry = Arc::new(Registry::new(metadata, blobs, RegistrySettings::default(), Policy::Open));
         Self { service: v2_service(registry.clone()), registry, _directory: directory }
     }
 

@@ -11,7 +11,7 @@ use twinport_oci::Reference;
 
 use crate::answer::{Answer, CONTENT_DIGEST, OCI_TAG};
 use crate::error::Refusal;
-use crate::grant::Access;
+use crate::grant::Grant;
 use crate::listener::Peer;
 use crate::path::Route;
 use crate::query::Query;
@@ -56,6 +56,21 @@ changes! {
     SiteAdmit = "site_admit",
     SiteJoin = "site_join",
     SiteRemove = "site_remove",
+    MaintenanceOn = "maintenance_on",
+    MaintenanceOff = "maintenance_off",
+    AccountAdd = "account_add",
+    AccountDisable = "account_disable",
+    AccountEnable = "account_enable",
+    AccountDelete = "account_delete",
+    PasswordReset = "password_reset",
+    TokenAdd = "token_add",
+    TokenRevoke = "token_revoke",
+    RoleGrant = "role_grant",
+    RoleRevoke = "role_revoke",
+    RuleAdd = "rule_add",
+    RuleDelete = "rule_delete",
+    RuleRun = "rule_run",
+    TagRestore = "tag_restore",
 }
 
 impl Change {
@@ -102,23 +117,30 @@ impl From<Option<&Peer>> for Client {
 pub(crate) struct Watched<'a> {
     request: &'a request::Parts,
     route: &'a Route,
-    access: &'a Access,
+    grant: &'a Grant,
     /// None once there is nothing more to record.
     change: Option<Change>,
 }
 
 impl<'a> Watched<'a> {
-    pub(crate) fn begin(request: &'a request::Parts, route: &'a Route, access: &'a Access) -> Self {
-        Self { request, route, access, change: change(request, route) }
+    pub(crate) fn begin(
+        request: &'a request::Parts,
+        route: &'a Route,
+        query: &Query,
+        grant: &'a Grant,
+    ) -> Self {
+        Self { request, route, grant, change: change(request, route, query) }
     }
 
-    /// Records the change, if the request was met.
+    /// Records the change, if the request was met, or that it was denied.
     pub(crate) fn ended(mut self, result: &Result<Answer, Refusal>) {
-        let Some(change) = self.change.take() else { return };
-        if let Ok(answer) = result
-            && answer.status() == change.success()
-        {
-            self.record(change, "done", answer.headers());
+        let change = self.change.take();
+        match (result, change) {
+            (Ok(answer), Some(change)) if answer.status() == change.success() => {
+                self.record(change, "done", answer.headers());
+            }
+            (Err(refusal), _) => refused(self.request, self.route, Some(self.grant), refusal),
+            _ => {}
         }
     }
 
@@ -132,7 +154,7 @@ impl<'a> Watched<'a> {
             _ => digest.to_owned(),
         };
         let tags: Vec<&str> = answer.get_all(OCI_TAG).iter().filter_map(|tag| tag.to_str().ok()).collect();
-        let actor = self.access.grant(&self.request.headers, self.request.extensions.get()).actor();
+        let actor = self.grant.actor();
         // As text, not as it displays itself: a name out of a certificate must not make a line of its own.
         tracing::info!(
             target: TARGET,
@@ -158,7 +180,50 @@ impl Drop for Watched<'_> {
     }
 }
 
-/// Records a change by an operator or by another site. `subject` is what was changed: a repository or a site.
+/// Records a request to the registry that was denied: credentials that do not hold, an action that is not allowed, a client that
+/// has to wait. The first step of signing in, a request that shows nothing, is no denial.
+pub(crate) fn refused(request: &request::Parts, route: &Route, grant: Option<&Grant>, refusal: &Refusal) {
+    let status = refusal.status();
+    let denied = match status {
+        StatusCode::UNAUTHORIZED => grant.is_none_or(|grant| !grant.is_anonymous()),
+        StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS => true,
+        _ => false,
+    };
+    if !denied {
+        return;
+    }
+    let actor = grant.map(|grant| grant.actor().name);
+    tracing::info!(
+        target: TARGET,
+        event = "denied",
+        outcome = status.as_str(),
+        actor = actor.as_deref().unwrap_or("unknown"),
+        client = %Client::from(request.extensions.get()),
+        request_id = text(&request.headers, &REQUEST_ID),
+        repository = route.repository().map(ToString::to_string).unwrap_or_default(),
+        method = request.method.as_str(),
+        "denied"
+    );
+}
+
+/// Records a sign-in that was refused at the token service.
+pub(crate) fn sign_in_refused(request: &request::Parts, refusal: &Refusal) {
+    let status = refusal.status();
+    if ![StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS].contains(&status) {
+        return;
+    }
+    tracing::info!(
+        target: TARGET,
+        event = "sign_in_denied",
+        outcome = status.as_str(),
+        actor = "unknown",
+        client = %Client::from(request.extensions.get()),
+        request_id = text(&request.headers, &REQUEST_ID),
+        "denied"
+    );
+}
+
+/// Records a change by an operator or by another site. `subject` is what was changed: a repository, a site, an account.
 pub(crate) fn site_change(
     change: Change,
     actor: &str,
@@ -179,10 +244,9 @@ pub(crate) fn site_change(
 }
 
 /// What a request would change.
-fn change(request: &request::Parts, route: &Route) -> Option<Change> {
+fn change(request: &request::Parts, route: &Route, query: &Query) -> Option<Change> {
     Some(match (route, &request.method) {
         (Route::Uploads(_), &Method::POST) => {
-            let query = Query::parse(request.uri.query()).ok()?;
             match (query.get("mount"), query.get("digest")) {
                 (Some(_), _) => Change::BlobMount,
                 (None, Some(_)) => Change::BlobPush,
@@ -236,7 +300,9 @@ mod tests {
         let request = http::Request::put("/v2/a/manifests/latest").header("x-request-id", "seven");
         let (request, ()) = request.body(()).unwrap().into_parts();
         let route = Route::Manifest("a".parse().unwrap(), Reference::Tag("latest".parse().unwrap()));
-        let watched = || Watched::begin(&request, &route, &Access::Open);
+        let grant = Grant::open(twinport_access::Identity::Anonymous, None, false);
+        let query = Query::default();
+        let watched = || Watched::begin(&request, &route, &query, &grant);
         let made = logged(|| watched().ended(&Ok(crate::answer::empty(StatusCode::CREATED))));
         assert!(made.contains("audit: change event=\"manifest_push\" outcome=\"done\""), "{made}");
         assert!(made.contains("request_id=\"seven\"") && made.contains("reference=\"latest\""), "{made}");

@@ -1,6 +1,7 @@
 //! The configuration: CNCF Distribution's `config.yml` as far as this version uses it, overlaid by `REGISTRY_*`
 //! variables and the command line. What is not understood stops the start, with the line that says it.
 
+mod auth;
 mod check;
 mod duration;
 mod environment;
@@ -22,6 +23,9 @@ use std::{
 
 use url::Url;
 
+pub use self::auth::{
+    AccountLimits, AccountsConfig, AuthConfig, HtpasswdConfig, IssuerConfig, KeySource, TokenAuthConfig,
+};
 pub use self::namespaces::Namespaces;
 pub use self::response_headers::ResponseHeaders;
 pub use self::tls::{ClientAuth, TlsConfig, TlsVersion};
@@ -41,10 +45,11 @@ pub struct Config {
     pub http: HttpConfig,
     pub log: LogConfig,
     pub storage: StorageConfig,
+    pub retention: RetentionConfig,
     pub database: DatabaseConfig,
     pub geo: GeoConfig,
-    /// `auth: none` was written: listening beyond loopback is meant.
-    pub auth_none: bool,
+    /// `auth`, or `accounts`: by what clients are known.
+    pub auth: AuthConfig,
     /// What was understood and not needed, or ignored on request; to be logged at the start.
     pub warnings: Vec<String>,
 }
@@ -111,6 +116,17 @@ pub struct StorageConfig {
 pub struct UploadPurging {
     pub age: Duration,
     pub interval: Duration,
+}
+
+/// `retention`: how the rules of retention are carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetentionConfig {
+    /// How often they run.
+    pub interval: Duration,
+    /// How long what they took can be brought back.
+    pub trash: Duration,
+    /// The largest share of a rule's tags that goes in one run unless somebody confirms it.
+    pub most_percent: u8,
 }
 
 /// `database`.

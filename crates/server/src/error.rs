@@ -12,6 +12,7 @@ use twinport_oci::{Digest, ErrorCode, ManifestError};
 
 use crate::answer::{self, Answer};
 use crate::path::{Class, PathError};
+use crate::policy::Wanted;
 
 /// When to try again where nothing better is known, in seconds.
 const SOON: HeaderValue = HeaderValue::from_static("1");
@@ -25,6 +26,8 @@ struct Inner {
     status: StatusCode,
     errors: Vec<Entry>,
     headers: HeaderMap,
+    /// Of a 401: what the challenge asks for.
+    wanted: Option<Wanted>,
 }
 
 /// One element of the specification's `errors` array.
@@ -39,7 +42,7 @@ struct Entry {
 impl Refusal {
     pub(crate) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
         let entry = Entry { code, message: message.into(), detail: Value::Null };
-        Self(Box::new(Inner { status, errors: vec![entry], headers: HeaderMap::new() }))
+        Self(Box::new(Inner { status, errors: vec![entry], headers: HeaderMap::new(), wanted: None }))
     }
 
     /// With the message that belongs to the code.
@@ -57,6 +60,31 @@ impl Refusal {
 
     pub(crate) fn denied(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
+    }
+
+    /// 401: the answer leaves with a challenge that asks for `scope`. `insufficient`: the client showed a token that holds.
+    pub(crate) fn unauthorized(
+        message: impl Into<String>,
+        scope: Option<String>,
+        insufficient: bool,
+    ) -> Self {
+        let mut refusal = Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message);
+        refusal.0.wanted = Some(Wanted { scope, insufficient, invalid: false });
+        refusal
+    }
+
+    /// 401: credentials were shown that do not hold. Why is nobody's business but the log's.
+    pub(crate) fn bad_credentials() -> Self {
+        let message = "the credentials that were shown do not hold";
+        let mut refusal = Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message);
+        refusal.0.wanted = Some(Wanted { invalid: true, ..Wanted::default() });
+        refusal
+    }
+
+    /// 429: the same request may succeed in `seconds`.
+    pub(crate) fn too_many(message: impl Into<String>, seconds: u64) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message)
+            .with_header(RETRY_AFTER, HeaderValue::from(seconds.max(1)))
     }
 
     /// 503: the same request may succeed in `seconds`.
@@ -106,7 +134,12 @@ impl Refusal {
             detail: json!({ "digest": digest.to_string() }),
         };
         let errors = digests.into_iter().take(100).map(entry).collect();
-        Self(Box::new(Inner { status: StatusCode::NOT_FOUND, errors, headers: HeaderMap::new() }))
+        Self(Box::new(Inner {
+            status: StatusCode::NOT_FOUND,
+            errors,
+            headers: HeaderMap::new(),
+            wanted: None,
+        }))
     }
 
     pub(crate) fn into_answer(self) -> Answer {
@@ -114,11 +147,14 @@ impl Refusal {
         struct Errors {
             errors: Vec<Entry>,
         }
-        let Inner { status, errors, headers } = *self.0;
+        let Inner { status, errors, headers, wanted } = *self.0;
         let body = serde_json::to_vec(&Errors { errors }).unwrap_or_else(|_| br#"{"errors":[]}"#.to_vec());
         let mut answer = Response::new(Body::empty());
         *answer.status_mut() = status;
         *answer.headers_mut() = headers;
+        if let Some(wanted) = wanted {
+            answer.extensions_mut().insert(wanted);
+        }
         answer.headers_mut().insert(CONTENT_TYPE, answer::JSON);
         answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         if [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&status) {
@@ -231,6 +267,13 @@ impl From<twinport_metadata::Error> for Refusal {
             Error::Halted(reason) => {
                 Self::unavailable(format!("this site has stopped taking writes: {reason}"), 30)
             }
+            Error::Maintenance(reason) => Self::unavailable(
+                format!(
+                    "this site is in maintenance mode and takes no writes for now ({reason}): pulls go on, push again later"
+                ),
+                30,
+            ),
+            Error::TagHeld(_) | Error::StillHeld { .. } => Self::denied(error.to_string()),
             Error::RepositoryUnknown => Self::not_found(ErrorCode::NameUnknown),
             Error::BlobsUnknown(digests) => Self::blobs_unknown(digests),
             Error::ManifestUnknown => Self::not_found(ErrorCode::ManifestUnknown),

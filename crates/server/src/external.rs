@@ -4,7 +4,7 @@
 
 mod forwarded;
 
-use http::header::{LINK, LOCATION};
+use http::header::{HOST, LINK, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, Uri, request, uri::PathAndQuery};
 
 use self::forwarded::Forwarded;
@@ -66,6 +66,31 @@ impl ExternalAddress {
             let target = link.strip_prefix('<').filter(|target| target.starts_with('/'))?;
             Some(format!("<{base}{target}"))
         });
+    }
+
+    /// The absolute URL of the site's root for this client, without a trailing slash: where a challenge leads it. It tells only
+    /// the client itself what the client said.
+    pub(crate) fn origin(&self, request: &request::Parts) -> String {
+        let base = self.base(&request.headers, request.extensions.get());
+        if base.contains("://") {
+            return base;
+        }
+        format!("{}{base}", self.host(request))
+    }
+
+    /// Scheme and host by which this client knows the site, as in `https://r.example.com`.
+    pub(crate) fn host(&self, request: &request::Parts) -> String {
+        let base = self.base(&request.headers, request.extensions.get());
+        if let Some((scheme, rest)) = base.split_once("://") {
+            return format!("{scheme}://{}", rest.split('/').next().unwrap_or_default());
+        }
+        let named = request.uri.authority().map(http::uri::Authority::as_str);
+        let host = named.or_else(|| request.headers.get(HOST)?.to_str().ok()).unwrap_or_default();
+        let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+        let host = if host.bytes().all(sound) { host } else { "" };
+        let tls = matches!(request.extensions.get(), Some(Peer::Tls(_)));
+        let scheme = if tls { "https" } else { "http" };
+        format!("{scheme}://{host}")
     }
 
     /// What stands before `/v2` for this client.

@@ -2,6 +2,7 @@
 //!
 //! **Architecture invariant:** except for a join, nothing is read before the caller has proved which site it is.
 
+mod access;
 mod answer;
 mod blobs;
 mod join;
@@ -71,6 +72,7 @@ pub fn router(state: GeoApiState) -> Router {
         .route("/geo/v1/repositories/{uuid}/listing", get(repositories::listing))
         .route("/geo/v1/repositories/{uuid}/checksum", get(repositories::checksum))
         .route("/geo/v1/repositories/{uuid}/manifests/{digest}", get(repositories::manifest))
+        .route("/geo/v1/access", get(access::list).post(access::named))
         .route("/geo/v1/blobs/{digest}", get(blobs::blob))
         .route("/geo/v1/{*rest}", axum::routing::any(answer::unknown_call))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))

@@ -39,6 +39,19 @@ impl Query {
         Ok(Self(parameters))
     }
 
+    /// The parameters of a form's body (`application/x-www-form-urlencoded`), where `+` is a space.
+    pub(crate) fn parse_form(body: &str) -> Result<Self, Refusal> {
+        let mut parameters = Vec::new();
+        for (name, value) in url::form_urlencoded::parse(body.as_bytes()) {
+            if parameters.len() == MAX_PARAMETERS {
+                let message = format!("the form has more than {MAX_PARAMETERS} fields");
+                return Err(Refusal::bad_request(ErrorCode::Unsupported, message));
+            }
+            parameters.push((name.into_owned(), value.into_owned()));
+        }
+        Ok(Self(parameters))
+    }
+
     /// The first value of a parameter; an empty one counts as absent.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.as_str())

@@ -4,22 +4,27 @@
 pub(crate) mod blobs;
 pub(crate) mod catalog;
 pub(crate) mod manifests;
+mod quotas;
 pub(crate) mod referrers;
+mod rules;
 pub(crate) mod tags;
 mod upload_turns;
 pub(crate) mod uploads;
 
 use http::StatusCode;
 use tokio::sync::Semaphore;
+use twinport_access::Action;
 use twinport_blobs::Blobs;
 use twinport_metadata::{Metadata, Role};
 use twinport_oci::{ErrorCode, MAX_MANIFEST_BYTES, RepositoryName};
 
+use self::rules::HeldRules;
 use self::upload_turns::Sessions;
 use crate::config::{Namespaces, ResponseHeaders};
 use crate::error::Refusal;
 use crate::external::ExternalAddress;
-use crate::grant::{Access, Action, Grant};
+use crate::grant::Grant;
+use crate::policy::Policy;
 
 /// Manifests over 256 KiB that are held in memory at one time; each may take 4 MiB, and its parsing more.
 const LARGE_MANIFESTS: usize = 16;
@@ -62,15 +67,17 @@ pub struct Registry {
     pub metadata: Metadata,
     pub blobs: Blobs,
     pub settings: RegistrySettings,
-    pub access: Access,
+    pub policy: Policy,
+    rules: HeldRules,
     sessions: Sessions,
     large_manifests: Semaphore,
 }
 
 impl Registry {
-    pub fn new(metadata: Metadata, blobs: Blobs, settings: RegistrySettings, access: Access) -> Self {
+    pub fn new(metadata: Metadata, blobs: Blobs, settings: RegistrySettings, policy: Policy) -> Self {
         let large_manifests = Semaphore::new(LARGE_MANIFESTS);
-        Self { metadata, blobs, settings, access, sessions: Sessions::default(), large_manifests }
+        let (rules, sessions) = (HeldRules::default(), Sessions::default());
+        Self { metadata, blobs, settings, policy, rules, sessions, large_manifests }
     }
 
     /// Uploads that a request of this process is writing to.
@@ -88,6 +95,9 @@ impl Registry {
         let site = self.metadata.site().await?;
         if let Some(reason) = site.halted {
             return Err(twinport_metadata::Error::Halted(reason).into());
+        }
+        if let Some(reason) = site.maintenance {
+            return Err(twinport_metadata::Error::Maintenance(reason).into());
         }
         match site.role {
             Role::Primary => Ok(()),
@@ -113,10 +123,5 @@ fn check(grant: &Grant, repository: &RepositoryName, action: Action) -> Result<(
     if grant.allows(repository, action) {
         return Ok(());
     }
-    let verb = match action {
-        Action::Pull => "pull from",
-        Action::Push => "push to",
-        Action::Delete => "delete from",
-    };
-    Err(Refusal::denied(format!("this credential does not allow to {verb} {repository}")))
+    Err(grant.refusal(repository, action))
 }

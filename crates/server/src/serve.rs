@@ -3,11 +3,12 @@
 
 mod front;
 mod identity;
+mod keeping_rules;
 mod reload;
 mod service_manager;
 mod signals;
 
-use std::{ffi::OsString, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{ffi::OsString, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{net::lookup_host, signal::unix::Signal, sync::oneshot};
 use tokio_util::sync::CancellationToken;
@@ -18,18 +19,24 @@ use twinport_metadata::{Clock, Database, Metadata, OpenOptions, PostgresOptions}
 use self::{front::Front, service_manager::ServiceManager};
 use crate::{
     admin_api,
-    config::{Config, ConfigSource, DatabaseConfig, ListenAddress, MainAddress, UploadPurging},
+    config::{
+        AuthConfig, Config, ConfigSource, DatabaseConfig, IssuerConfig, KeySource, ListenAddress,
+        MainAddress, UploadPurging,
+    },
     data_directory::{AdminSocket, DataDirectory},
     external::ExternalAddress,
+    first_start::first_account,
     geo_api::{self, GeoApiState},
-    grant::Access,
     health,
+    identity_providers::{self, IdentityProviders, WorkloadIssuer},
     listener::{Listener, ListenerLimits, Tls, watch_certificate},
+    policy::{Accounts, ForeignTokens, Htpasswd, Policy},
     registry::{Registry, RegistrySettings},
     replication::Replication,
     site::{Parts, RunningSite, root},
     start_error::StartError,
     telemetry::{LogControl, Metrics, Observer},
+    token_service, token_upkeep,
     v2::v2_service,
 };
 
@@ -48,6 +55,8 @@ pub struct ServeOptions {
     pub stop: CancellationToken,
     /// What SIGHUP reads again besides the certificate.
     pub reread: Option<Reread>,
+    /// Where the first start with accounts finds the password of the first account; else one is made and printed.
+    pub admin_password_file: Option<PathBuf>,
     /// Where the service manager listens: `NOTIFY_SOCKET`.
     pub notify_socket: Option<OsString>,
 }
@@ -131,6 +140,9 @@ async fn run(
     let purging =
         site.config.storage.upload_purging.map(|purging| tokio::spawn(purge(site.clone(), purging)));
 
+    let counting = tokio::spawn(keeping_rules::count_usage(site.clone()));
+    let retaining = tokio::spawn(keeping_rules::retain(site.clone()));
+
     let closing = CancellationToken::new();
     if let Some(tls) = &site.tls {
         tokio::spawn(watch_certificate(tls.clone(), CERTIFICATE_LOOKS, closing.clone()));
@@ -141,12 +153,19 @@ async fn run(
         clients: site.feed.activity().clone(),
     };
     let geo = geo_api::router(GeoApiState::new(site.metadata.clone(), site.blobs.clone(), site.feed.clone()));
-    let front = Front::new(
-        v2_service(site.registry.clone()),
-        health::router(site.clone()).merge(geo),
-        observer.clone(),
-    )
-    .below(site.registry.settings.external.clone());
+    let mut rest = health::router(site.clone()).merge(geo);
+    if let Policy::Accounts(accounts) = &site.registry.policy {
+        first_account(&site.metadata, options.admin_password_file.as_deref()).await?;
+        accounts.refresh().await?;
+        rest = rest.merge(token_service::router(accounts.clone()));
+        tokio::spawn(accounts.clone().keep_current(closing.clone()));
+        tokio::spawn(token_upkeep::keep(site.metadata.clone(), closing.clone()));
+    } else if let Some(file) = options.admin_password_file {
+        let reason = "this site has no accounts: set accounts.enabled, or leave the file out".to_owned();
+        return Err(StartError::AdminPassword { file, reason });
+    }
+    let front = Front::new(v2_service(site.registry.clone()), rest, observer.clone())
+        .below(site.registry.settings.external.clone());
     let admin_front = Front::without_v2(admin_api::router(site.clone()), observer);
     let serving = async {
         let debug = async {
@@ -174,8 +193,8 @@ async fn run(
     };
     let reloading = reload::at_each(hangups, &site, options.reread, &manager, closing.clone());
     let ((in_time, ..), (), ()) = tokio::join!(serving, stopping, reloading);
-    if let Some(purging) = purging {
-        purging.abort();
+    for task in purging.iter().chain([&counting, &retaining]) {
+        task.abort();
     }
     site.replication.stop().await;
     tracing::info!(all_requests_ended = in_time, "stopped");
@@ -235,12 +254,51 @@ async fn assemble(
     let metrics = Arc::new(Metrics::new(metadata.backend(), tls.as_ref().map(|tls| tls.counters())));
     let replication = Replication::new(metadata.clone(), blobs.clone(), config.geo.replication_enabled);
     let feed = Feed::new(metadata.clone());
-    let registry = Arc::new(Registry::new(metadata.clone(), blobs, settings, Access::Open));
+    let policy = policy(&config, &metadata).await?;
+    let registry = Arc::new(Registry::new(metadata.clone(), blobs, settings, policy));
     let external = root(&config);
     let site = RunningSite::new(Parts { config, registry, feed, replication, metrics, address, tls });
     let internal = site.url_for_sites();
     metadata.set_urls(external.as_deref().or(Some(&internal)), Some(&internal)).await?;
     Ok(site)
+}
+
+/// By what clients are known. Blocks a thread of its own where files are read.
+async fn policy(config: &Config, metadata: &Metadata) -> Result<Policy, StartError> {
+    let clock = metadata.clock().clone();
+    let reading = match config.auth.clone() {
+        AuthConfig::Open { .. } => return Ok(Policy::Open),
+        AuthConfig::Accounts(accounts) => {
+            let issuers = accounts.issuers.iter().map(workload_issuer).collect();
+            let providers = IdentityProviders::new(issuers)
+                .map_err(|error| StartError::Issuers { reason: error.to_string() })?;
+            return Ok(Policy::Accounts(Arc::new(
+                Accounts::open(metadata.clone(), &accounts, providers).await?,
+            )));
+        }
+        AuthConfig::Htpasswd(htpasswd) => {
+            tokio::task::spawn_blocking(move || Htpasswd::open(&htpasswd, clock).map(Policy::Htpasswd))
+        }
+        AuthConfig::Token(token) => {
+            tokio::task::spawn_blocking(move || ForeignTokens::open(&token, clock).map(Policy::Token))
+        }
+    };
+    reading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+fn workload_issuer(config: &IssuerConfig) -> WorkloadIssuer {
+    WorkloadIssuer {
+        name: config.name.clone(),
+        issuer: config.issuer.clone(),
+        audiences: vec![config.audience.clone()],
+        keys: match &config.keys {
+            KeySource::Discovered => identity_providers::KeySource::Discovery,
+            KeySource::Url(url) => identity_providers::KeySource::Url(url.clone()),
+            KeySource::File(file) => identity_providers::KeySource::File(file.clone()),
+        },
+        certificate_authorities: None,
+        algorithms: None,
+    }
 }
 
 /// The address as bound, or the path of the socket file.

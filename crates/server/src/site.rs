@@ -14,11 +14,12 @@ use tokio::time::timeout;
 use twinport_blobs::Blobs;
 use twinport_geo::{Feed, Registrar};
 use twinport_metadata::{Metadata, Role};
+use twinport_upkeep::RetentionLimits;
 use url::Url;
 
 use crate::{
     admin_api::types::{ItemCounts, ReplicationStatus},
-    config::Config,
+    config::{Config, RetentionConfig},
     listener::Tls,
     registry::Registry,
     replication::Replication,
@@ -96,6 +97,12 @@ impl RunningSite {
         }
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{address}{prefix}")
+    }
+
+    /// What bounds every run of a retention rule.
+    pub(crate) fn retention_limits(&self) -> RetentionLimits {
+        let RetentionConfig { trash, most_percent, .. } = self.config.retention;
+        RetentionLimits { trash, most_percent }
     }
 
     /// From now on `/readyz` says no.

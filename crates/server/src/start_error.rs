@@ -39,10 +39,20 @@ pub enum StartError {
         root = .root.display()
     )]
     MarkerMissing { root: PathBuf, database: Uuid },
+    #[error("the password of the first account cannot be read from {file}: {reason}", file = .file.display())]
+    AdminPassword { file: PathBuf, reason: String },
     #[error("the log filter `{filter}` cannot be used: {reason}")]
     Logging { filter: String, reason: String },
     #[error(transparent)]
     Tls(#[from] crate::listener::TlsError),
+    #[error("the htpasswd file {file} cannot be used: {reason}", file = .file.display())]
+    Htpasswd { file: PathBuf, reason: String },
+    #[error("the keys of auth.token cannot be used: {reason}")]
+    TokenKeys { reason: String },
+    #[error("accounts.issuers: {reason}")]
+    Issuers { reason: String },
+    #[error("cannot start a thread: {source}")]
+    Threads { source: std::io::Error },
     #[error("cannot watch for signals: {0}")]
     Signals(std::io::Error),
     #[error(transparent)]

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALLOW, CONNECTION, HeaderName, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, request};
 use tower_service::Service;
 use twinport_oci::ErrorCode;
@@ -19,7 +19,9 @@ use crate::audit;
 use crate::body::RequestBody;
 use crate::cross_origin;
 use crate::error::Refusal;
+use crate::grant::Grant;
 use crate::path::{self, Class, PathError, Route};
+use crate::policy::Wanted;
 use crate::query::Query;
 use crate::registry::{Registry, blobs, catalog, manifests, referrers, tags, uploads};
 
@@ -112,6 +114,11 @@ async fn respond(registry: &Arc<Registry>, parts: request::Parts, mut body: Requ
         Err(refusal) => (RouteClass::Unrouted, Err(refusal)),
     };
     let mut answer = result.unwrap_or_else(Refusal::into_answer);
+    if let Some(wanted) = answer.extensions_mut().remove::<Wanted>()
+        && let Some(challenge) = registry.policy.challenge(&registry.settings.external, &parts, &wanted)
+    {
+        answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
     if !body.drain().await && parts.version < Version::HTTP_2 {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -164,13 +171,24 @@ async fn answer_to(
     let asked = query.get("ns").filter(|_| !namespaces.is_empty() && is_get(&parts.method));
     let scoped = asked.and_then(|host| Some((host, route.within(host, namespaces)?)));
     let Some((host, route)) = scoped else {
-        let watched = audit::Watched::begin(parts, &route, &registry.access);
-        let result = dispatch(registry, parts, &route, &query, body).await;
+        if parts.method == Method::OPTIONS {
+            return Ok(options(&route));
+        }
+        let grant = match registry.policy.grant(parts).await {
+            Ok(grant) => grant,
+            Err(refusal) => {
+                audit::refused(parts, &route, None, &refusal);
+                return Err(refusal);
+            }
+        };
+        let watched = audit::Watched::begin(parts, &route, &query, &grant);
+        let result = dispatch(registry, parts, &grant, &route, &query, body).await;
         watched.ended(&result);
         return result;
     };
+    let grant = registry.policy.grant(parts).await?;
     let mut answer =
-        dispatch(registry, parts, &route, &query, body).await.unwrap_or_else(Refusal::into_answer);
+        dispatch(registry, parts, &grant, &route, &query, body).await.unwrap_or_else(Refusal::into_answer);
     answer.headers_mut().insert(OCI_NAMESPACE, answer::visible(Bytes::copy_from_slice(host.as_bytes())));
     Ok(answer)
 }
@@ -182,51 +200,50 @@ fn is_get(method: &Method) -> bool {
 async fn dispatch(
     registry: &Arc<Registry>,
     parts: &request::Parts,
+    grant: &Grant,
     route: &Route,
     query: &Query,
     body: &mut RequestBody,
 ) -> Result<Answer, Refusal> {
-    if parts.method == Method::OPTIONS {
-        return Ok(options(route));
-    }
-    let grant = registry.access.grant(&parts.headers, parts.extensions.get());
     let headers = &parts.headers;
     let get = is_get(&parts.method);
     match (route, &parts.method) {
+        // Where clients learn how to sign in, whoever else may pull without.
+        (Route::Base, _) if get && grant.is_anonymous() && !registry.policy.is_open() => {
+            Err(Refusal::unauthorized("sign in", None, false))
+        }
         (Route::Base, _) if get => Ok(answer::whole(Bytes::from_static(b"{}"), answer::JSON)),
-        (Route::Catalog, _) if get => catalog::list(registry, &grant, query).await,
-        (Route::Tags(name), _) if get => tags::list(registry, &grant, name, query).await,
+        (Route::Catalog, _) if get => catalog::list(registry, grant, query).await,
+        (Route::Tags(name), _) if get => tags::list(registry, grant, name, query).await,
         (Route::Referrers(name, subject), _) if get => {
-            referrers::list(registry, &grant, name, subject, query).await
+            referrers::list(registry, grant, name, subject, query).await
         }
         (Route::Manifest(name, reference), &Method::GET) => {
-            manifests::get(registry, &grant, name, reference, headers).await
+            manifests::get(registry, grant, name, reference, headers).await
         }
         (Route::Manifest(name, reference), &Method::HEAD) => {
-            manifests::head(registry, &grant, name, reference, headers).await
+            manifests::head(registry, grant, name, reference, headers).await
         }
         (Route::Manifest(name, reference), &Method::PUT) => {
-            manifests::put(registry, &grant, name, reference, headers, query, body).await
+            manifests::put(registry, grant, name, reference, headers, query, body).await
         }
         (Route::Manifest(name, reference), &Method::DELETE) => {
-            manifests::delete(registry, &grant, name, reference).await
+            manifests::delete(registry, grant, name, reference).await
         }
-        (Route::Blob(name, digest), &Method::GET) => {
-            blobs::get(registry, &grant, name, digest, headers).await
-        }
+        (Route::Blob(name, digest), &Method::GET) => blobs::get(registry, grant, name, digest, headers).await,
         (Route::Blob(name, digest), &Method::HEAD) => {
-            blobs::head(registry, &grant, name, digest, headers).await
+            blobs::head(registry, grant, name, digest, headers).await
         }
-        (Route::Blob(name, digest), &Method::DELETE) => blobs::delete(registry, &grant, name, digest).await,
-        (Route::Uploads(name), &Method::POST) => uploads::begin(registry, &grant, name, query, body).await,
-        (Route::Upload(name, id), _) if get => uploads::status(registry, &grant, name, id).await,
+        (Route::Blob(name, digest), &Method::DELETE) => blobs::delete(registry, grant, name, digest).await,
+        (Route::Uploads(name), &Method::POST) => uploads::begin(registry, grant, name, query, body).await,
+        (Route::Upload(name, id), _) if get => uploads::status(registry, grant, name, id).await,
         (Route::Upload(name, id), &Method::PATCH) => {
-            uploads::patch(registry, &grant, name, id, headers, body).await
+            uploads::patch(registry, grant, name, id, headers, body).await
         }
         (Route::Upload(name, id), &Method::PUT) => {
-            uploads::finish(registry, &grant, name, id, headers, query.get("digest"), body).await
+            uploads::finish(registry, grant, name, id, headers, query.get("digest"), body).await
         }
-        (Route::Upload(name, id), &Method::DELETE) => uploads::cancel(registry, &grant, name, id).await,
+        (Route::Upload(name, id), &Method::DELETE) => uploads::cancel(registry, grant, name, id).await,
         _ => Err(not_allowed(route)),
     }
 }

@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use twinport_server::{
-    ClientAuth, Config, ConfigError, ConfigSource, DatabaseConfig, LogFormat, MainAddress, ResponseHeaders,
-    TlsVersion,
+    AuthConfig, ClientAuth, Config, ConfigError, ConfigSource, DatabaseConfig, LogFormat, MainAddress,
+    ResponseHeaders, TlsVersion,
 };
 
 struct File {
@@ -84,7 +84,9 @@ fn broken_yaml_names_its_line() {
 fn what_guards_access_or_data_and_is_not_built_refuses_to_start_even_leniently() {
     for (line, text) in [
         (2, "version: 0.1\nauth: {token: {realm: 'https://x', service: y}}\n"),
-        (2, "version: 0.1\nauth: {htpasswd: {realm: x, path: /htpasswd}}\n"),
+        (2, "version: 0.1\nauth: {htpasswd: {realm: x}}\n"),
+        (2, "version: 0.1\nauth: {silly: {realm: x}}\n"),
+        (2, "version: 0.1\nauth: basic\n"),
         (3, "version: 0.1\nhttp:\n  tls: {letsencrypt: {email: a@example.com}}\n"),
         (4, "version: 0.1\nstorage:\n  maintenance:\n    readonly: {enabled: true}\n"),
         (3, "version: 0.1\nstorage:\n  s3: {bucket: b}\n"),
@@ -199,6 +201,50 @@ fn listening_beyond_loopback_is_refused_unless_it_is_meant() {
 }
 
 #[test]
+fn clients_are_known_in_one_way_and_then_the_network_may_come() {
+    for auth in [
+        "auth: {htpasswd: {realm: x, path: /h}}",
+        "auth: {token: {realm: 'https://x/token', service: s, issuer: i, rootcertbundle: /b}}",
+        "auth: {token: {realm: 'https://x/token', service: s, issuer: i, jwks: /j, signingalgorithms: [RS256], \
+         autoredirect: true}}",
+        "accounts: {enabled: true}",
+        "accounts: {enabled: true, token_lifetime: 10m, limits: {requests_per_second: 5, connections_per_account: 9}, \
+         issuers: {github: {issuer: 'https://token.actions.githubusercontent.com', audience: registry}}}",
+    ] {
+        let config = load(&format!("version: 0.1\nhttp: {{addr: ':5000'}}\n{auth}\n")).unwrap();
+        assert_eq!(load(&config.show()).unwrap().auth, config.auth, "{}", config.show());
+    }
+    for (both, said) in [
+        ("auth: {htpasswd: {realm: x, path: /h}}\naccounts: {enabled: true}", "known in one way"),
+        ("auth: none\naccounts: {enabled: true}", "known in one way"),
+        ("accounts: {service: x}", "say `enabled: true`"),
+        ("accounts: {enabled: true, token_lifetime: 2h}", "from 1m to 1h"),
+        (
+            "accounts: {enabled: true, issuers: {g: {issuer: 'http://example.com', audience: a}}}",
+            "must be https",
+        ),
+        ("accounts: {enabled: true, issuers: {g: {issuer: 'https://example.com'}}}", "audience is missing"),
+        ("accounts: {enabled: true, limits: {requests_per_second: 0}}", "a number from 1 on"),
+        ("auth: {token: {realm: 'https://x/token', service: s, issuer: i}}", "without keys"),
+    ] {
+        let refusal = refusal(&format!("version: 0.1\n{both}\n"));
+        assert!(refusal.contains(said), "{both}: {refusal}");
+    }
+}
+
+#[test]
+fn htpasswd_is_set_up_by_variables_alone_as_distribution_is() {
+    let environment = [
+        ("REGISTRY_AUTH", "htpasswd"),
+        ("REGISTRY_AUTH_HTPASSWD_REALM", "Registry Realm"),
+        ("REGISTRY_AUTH_HTPASSWD_PATH", "/auth/htpasswd"),
+    ];
+    let config = load_with("version: 0.1\n", false, &environment).unwrap();
+    let AuthConfig::Htpasswd(htpasswd) = config.auth else { panic!("{:?}", config.auth) };
+    assert_eq!((htpasswd.realm.as_str(), htpasswd.file.to_str()), ("Registry Realm", Some("/auth/htpasswd")));
+}
+
+#[test]
 fn the_flag_for_the_address_is_held_to_the_same_rule() {
     let source = ConfigSource { addr: Some("0.0.0.0:5000".into()), ..ConfigSource::default() };
     let refusal = Config::load(&source).unwrap_err().to_string();
@@ -225,7 +271,10 @@ fn variables_override_the_file_and_unknown_ones_only_warn() {
 fn a_guard_set_by_a_variable_refuses_to_start_too() {
     let error =
         load_with("version: 0.1\n", false, &[("REGISTRY_AUTH_TOKEN_REALM", "https://x")]).unwrap_err();
-    assert!(error.to_string().contains("environment variable REGISTRY_AUTH_TOKEN_REALM: auth"), "{error}");
+    assert!(
+        error.to_string().contains("REGISTRY_AUTH_TOKEN_REALM: auth.token.service is missing"),
+        "{error}"
+    );
     let error = load_with("version: 0.1\n", false, &[("REGISTRY_STORAGE", "inmemory")]).unwrap_err();
     assert!(error.to_string().contains("REGISTRY_STORAGE"), "{error}");
 }

@@ -16,6 +16,7 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
+use twinport_access::{AccountKind, TagGuard};
 use twinport_blobs::Blobs;
 use twinport_geo::{
     AddSite, Feed, SiteKey,
@@ -24,7 +25,8 @@ use twinport_geo::{
     },
 };
 use twinport_metadata::{
-    Actor, Clock, CommitBlob, Database, Incarnation, Metadata, OpenOptions, PutManifest, Repository,
+    Actor, Clock, CommitBlob, Database, Incarnation, Metadata, NewAccount, OpenOptions, PutManifest,
+    RecordSecret, Repository,
 };
 use twinport_oci::Digest;
 use twinport_server::{GeoApiState, geo_router};
@@ -123,6 +125,7 @@ impl Site {
             internal_url: None,
             versions: Versions::OURS,
             clock_us: Clock::System.now_us(),
+            token_keys: Vec::new(),
             proof: Vec::new(),
         };
         request.proof = key.sign(&request.proof_message());
@@ -169,6 +172,7 @@ impl Site {
             blobs: Vec::new(),
             manifests: Vec::new(),
             tags: vec![tag.parse().unwrap()],
+            guard: TagGuard::default(),
             actor: Actor::anonymous(),
         };
         self.state.metadata.put_manifest(put).await.unwrap();
@@ -260,6 +264,7 @@ async fn r28_a_removed_site_is_refused_at_once_and_its_stream_ends() {
         lag_us: None,
         repositories: Default::default(),
         items: Default::default(),
+        token_keys: Vec::new(),
     };
     let answer =
         site.post("/geo/v1/status", &tokyo.credential, &serde_json::to_value(&report).unwrap()).await;
@@ -287,6 +292,72 @@ async fn r28_a_removed_site_is_refused_at_once_and_its_stream_ends() {
         let answer = site.get(path, &tokyo).await;
         assert_eq!((answer.status, answer.code().as_str()), (StatusCode::FORBIDDEN, "SITE_REMOVED"));
     }
+}
+
+#[tokio::test]
+async fn a13_access_records_are_given_to_sites_alone_page_by_page_and_by_name() {
+    let site = Site::new().await;
+    let tokyo = site.joined("tokyo").await;
+    let metadata = &site.state.metadata;
+    for name in ["alice", "bob"] {
+        let account = json!({ "name": name, "kind": "user", "created_at_us": 1 });
+        let new = NewAccount {
+            account: serde_json::from_value(account).unwrap(),
+            password: Some(RecordSecret::new("hash")),
+            roles: vec![format!("user:{name} reader **").parse().unwrap()],
+            token: None,
+        };
+        metadata.create_account(new, &Actor::anonymous()).await.unwrap();
+    }
+    metadata.delete_account(&"bob".parse().unwrap(), AccountKind::User, &Actor::anonymous()).await.unwrap();
+
+    let (mut records, mut after) = (Vec::new(), String::new());
+    loop {
+        let answer = site.get(&format!("/geo/v1/access?limit=1{after}"), &tokyo).await;
+        assert_eq!(answer.headers["cache-control"], "no-store");
+        let page = answer.json();
+        records.extend(page["records"].as_array().unwrap().iter().cloned());
+        if page["complete"] == true {
+            assert!(page.get("next").is_none());
+            break;
+        }
+        let next = page["next"].as_str().unwrap();
+        after = format!("&after={}", next.replace(' ', "%20").replace('*', "%2A"));
+    }
+    let named: Vec<_> = records.iter().map(|row| (row["kind"].clone(), row["name"].clone())).collect();
+    assert_eq!(
+        named,
+        [
+            ("account", "alice"),
+            ("account", "bob"),
+            ("binding", "user:alice reader **"),
+            ("binding", "user:bob reader **")
+        ]
+        .map(|(kind, name)| (json!(kind), json!(name)))
+    );
+    assert_eq!(records[0]["secret"], json!("aGFzaA"));
+    assert!(records[0]["body"].is_string() && records[0]["position_seq"].is_i64());
+    assert!(
+        records[1].get("body").is_none() && records[1].get("secret").is_none(),
+        "a tombstone says nothing else"
+    );
+
+    let wanted = json!({ "records": [{ "kind": "account", "name": "alice" }, { "kind": "account", "name": "carol" }] });
+    let answer = site.post("/geo/v1/access", &tokyo.credential, &wanted).await;
+    assert_eq!(answer.json(), json!({ "records": [records[0]], "complete": true }));
+
+    let refused = [
+        site.call(Method::GET, "/geo/v1/access", &[], Body::empty()).await,
+        site.post("/geo/v1/access", "Basic YWxpY2U6aGFzaA==", &wanted).await,
+        site.get("/geo/v1/access?after=nonsense", &tokyo).await,
+    ];
+    let codes: Vec<_> = refused.iter().map(Answer::code).collect();
+    assert_eq!(codes, ["CREDENTIAL_MISSING", "CREDENTIAL_INVALID", "BAD_REQUEST"]);
+    let many = vec![json!({ "kind": "account", "name": "x" }); 101];
+    let answer = site.post("/geo/v1/access", &tokyo.credential, &json!({ "records": many })).await;
+    assert_eq!(answer.code(), "BAD_REQUEST");
+    site.state.registrar.remove("tokyo", &Actor::anonymous()).await.unwrap();
+    assert_eq!(site.get("/geo/v1/access", &tokyo).await.code(), "SITE_REMOVED");
 }
 
 #[tokio::test]

@@ -29,6 +29,8 @@ mod namespaces;
 mod pulls;
 #[path = "v2/referrers.rs"]
 mod referrers;
+#[path = "v2/rules.rs"]
+mod rules;
 #[path = "v2/schema1.rs"]
 mod schema1;
 #[path = "v2/secondaries.rs"]

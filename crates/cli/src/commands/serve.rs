@@ -28,7 +28,9 @@ pub(super) async fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
     }
     let reread = Some(Reread { source, log: log.control() });
     let notify_socket = std::env::var_os("NOTIFY_SOCKET");
-    run(config, ServeOptions { ready: Some(ready), stop, reread, notify_socket }).await?;
+    let admin_password_file = arguments.admin_password_file;
+    run(config, ServeOptions { ready: Some(ready), stop, reread, admin_password_file, notify_socket })
+        .await?;
     Ok(())
 }
 

@@ -104,7 +104,8 @@ impl Wanted {
             EventKind::RepositoryCreated
             | EventKind::RepositoryRenamed
             | EventKind::RepositoryDeleted
-            | EventKind::SiteChanged => {}
+            | EventKind::SiteChanged
+            | EventKind::AccessChanged => {}
             EventKind::Unknown(_) => return None,
         }
         Some(())

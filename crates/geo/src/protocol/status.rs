@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use twinport_access::SigningKey;
 use twinport_metadata::{Incarnation, LogPosition};
 
 use super::Head;
@@ -96,4 +97,7 @@ pub struct StatusReport {
     /// Tags and manifests by state.
     #[serde(default)]
     pub items: ItemCounts,
+    /// The keys that its token service signs with, and those before them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_keys: Vec<SigningKey>,
 }

@@ -34,6 +34,7 @@ pub(super) async fn report<U: Upstream>(engine: Engine<U>) {
 async fn send<U: Upstream>(engine: &Engine<U>) -> Result<()> {
     let site = engine.metadata.site().await?;
     let head = engine.metadata.log_head().await?;
+    let token_keys = engine.metadata.token_keys().await?.into_iter().map(|key| key.public).collect();
     let figures = engine.shared.figures.lock().clone();
     let nonce = Nonce::random();
     let lag = {
@@ -50,6 +51,7 @@ async fn send<U: Upstream>(engine: &Engine<U>) -> Result<()> {
         lag_us: lag.age.map(micros),
         repositories: counts(figures.summary.repositories),
         items: counts(figures.summary.items),
+        token_keys,
     };
     engine.upstream.report(&report).await
 }

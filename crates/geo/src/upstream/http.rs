@@ -12,7 +12,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header};
 use serde::de::DeserializeOwned;
-use twinport_metadata::{Clock, Federation, Incarnation, LogHead, Metadata, RepositoryUuid};
+use twinport_metadata::{Clock, Federation, Incarnation, LogHead, Metadata, RecordName, RepositoryUuid};
 use twinport_oci::{Digest, MAX_MANIFEST_BYTES};
 
 use super::{BlobBody, LogStream, ManifestBody, Upstream};
@@ -20,7 +20,8 @@ use crate::{
     Error, PrimaryAddress, Result, SiteKey, TlsPin,
     primary_address::pinned,
     protocol::{
-        ErrorBody, FrameDecoder, Head, ListingPage, RepositoryChecksum, RepositoryPage, StatusReport, paths,
+        AccessPage, AccessQuery, ErrorBody, FrameDecoder, Head, ListingPage, RepositoryChecksum,
+        RepositoryPage, StatusReport, paths,
     },
 };
 
@@ -114,8 +115,12 @@ impl HttpUpstream {
     }
 
     async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let request = self.request(Method::GET, path)?.timeout(SMALL_ANSWER);
-        let body = bounded(&self.base, self.send(request).await?, MAX_JSON_BYTES).await?;
+        self.answer(self.request(Method::GET, path)?, path).await
+    }
+
+    async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder, path: &str) -> Result<T> {
+        let response = self.send(request.timeout(SMALL_ANSWER)).await?;
+        let body = bounded(&self.base, response, MAX_JSON_BYTES).await?;
         serde_json::from_slice(&body)
             .map_err(|error| Error::Protocol(format!("the answer to {path} cannot be read: {error}")))
     }
@@ -186,6 +191,20 @@ impl Upstream for HttpUpstream {
 
     async fn checksum(&self, repository: RepositoryUuid) -> Result<RepositoryChecksum> {
         self.json(&paths::checksum(repository)).await
+    }
+
+    async fn access(&self, after: Option<&str>, limit: u32) -> Result<AccessPage> {
+        let mut path = format!("{}?limit={limit}", paths::ACCESS);
+        if let Some(after) = after {
+            path.push_str("&after=");
+            path.push_str(&escaped(after));
+        }
+        self.json(&path).await
+    }
+
+    async fn access_records(&self, records: &[RecordName]) -> Result<AccessPage> {
+        let query = AccessQuery { records: records.to_vec() };
+        self.answer(self.request(Method::POST, paths::ACCESS)?.json(&query), paths::ACCESS).await
     }
 
     async fn manifest(&self, repository: RepositoryUuid, digest: &Digest) -> Result<ManifestBody> {

@@ -93,6 +93,7 @@ async fn report_without_a_pass(site: &TestSite, tokyo: &crate::site::Applicant, 
         lag_us: None,
         repositories: Default::default(),
         items: Default::default(),
+        token_keys: Vec::new(),
     };
     site.feed.report(&site.peer(tokyo).await, &report).await.unwrap();
 }
@@ -187,6 +188,7 @@ async fn r28_a_removed_site_cannot_report(site: TestSite) {
         lag_us: None,
         repositories: Default::default(),
         items: Default::default(),
+        token_keys: Vec::new(),
     };
     assert_eq!(refused(site.feed.report(&peer, &report).await), RefusalCode::SiteRemoved);
     assert!(site.metadata.reports().await.unwrap().is_empty());
@@ -204,6 +206,7 @@ async fn a9_a_site_reports_its_own_status_only(site: TestSite) {
         lag_us: None,
         repositories: Default::default(),
         items: Default::default(),
+        token_keys: Vec::new(),
     };
     assert_eq!(refused(site.feed.report(&site.peer(&tokyo).await, &report).await), RefusalCode::Scope);
     assert!(site.metadata.reports().await.unwrap().is_empty());

@@ -1,5 +1,6 @@
 //! Listings: every row once whatever the page, and `complete` only at the end (hazard R3).
 
+use twinport_access::TagGuard;
 use twinport_metadata::{Actor, ListedRow, ListingCursor, PutManifest, RowPage};
 use twinport_oci::Digest;
 
@@ -23,6 +24,7 @@ async fn push(site: &TestSite, n: u32) {
         blobs: Vec::new(),
         manifests: Vec::new(),
         tags: vec![format!("v{n}").parse().unwrap(), format!("V-{n}").parse().unwrap()],
+        guard: TagGuard::default(),
         actor: Actor::anonymous(),
     };
     site.metadata.put_manifest(put).await.unwrap();
@@ -76,7 +78,7 @@ async fn r3_a_repository_that_went_away_is_unknown_not_empty(site: TestSite) {
     site.write("a").await.unwrap();
     let uuid = site.metadata.repository_rows("", 10).await.unwrap().rows[0].uuid;
     let name = "library/alpine".parse().unwrap();
-    assert!(site.metadata.delete_repository(&name, &Actor::anonymous()).await.unwrap());
+    assert!(site.metadata.delete_repository(&name, &TagGuard::default(), &Actor::anonymous()).await.unwrap());
     assert_eq!(site.metadata.repository_listing(uuid, ListingCursor::start(), 10).await.unwrap(), None);
     assert_eq!(site.metadata.repository_checksum(uuid).await.unwrap(), None);
     let page = site.metadata.repository_rows("", 10).await.unwrap();

@@ -113,6 +113,7 @@ impl TestSite {
             internal_url: None,
             versions: Versions::OURS,
             clock_us: self.now_us(),
+            token_keys: Vec::new(),
             proof: Vec::new(),
         };
         request.proof = applicant.key.sign(&request.proof_message());
@@ -178,6 +179,7 @@ impl TestSite {
             lag_us: Some(0),
             repositories: Default::default(),
             items: Default::default(),
+            token_keys: Vec::new(),
         };
         self.feed.report(&self.peer(site).await, &report).await
     }

@@ -1,6 +1,7 @@
 //! Two sites in one process: a real primary, a real engine, and a transport that breaks on demand.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod access;
 mod apply;
 mod backfill;
 mod history;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use serde_json::json;
+use twinport_access::TagGuard;
 use twinport_metadata::{Actor, CommitBlob, PutManifest};
 use twinport_oci::{Digest, Manifest, MediaType, RepositoryName, Tag};
 
@@ -56,6 +57,7 @@ impl Site {
             blobs: manifest.blobs().filter(|blob| !blob.is_foreign()).map(|blob| blob.digest).collect(),
             manifests: manifest.children().map(|child| child.digest).collect(),
             tags: tags.iter().map(|tag| Tag::parse(tag).unwrap()).collect(),
+            guard: TagGuard::default(),
             actor: Actor::anonymous(),
             body,
         };
@@ -126,18 +128,29 @@ impl Site {
     }
 
     pub(crate) async fn delete_manifest(&self, repository: &str, digest: &Digest) -> bool {
-        self.metadata.delete_manifest(&name(repository), digest, &Actor::anonymous()).await.unwrap()
+        self.metadata
+            .delete_manifest(&name(repository), digest, &TagGuard::default(), &Actor::anonymous())
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn delete_tag(&self, repository: &str, tag: &str) -> bool {
         self.metadata
-            .delete_tag(&name(repository), &Tag::parse(tag).unwrap(), &Actor::anonymous())
+            .delete_tag(
+                &name(repository),
+                &Tag::parse(tag).unwrap(),
+                &TagGuard::default(),
+                &Actor::anonymous(),
+            )
             .await
             .unwrap()
     }
 
     pub(crate) async fn delete_repository(&self, repository: &str) -> bool {
-        self.metadata.delete_repository(&name(repository), &Actor::anonymous()).await.unwrap()
+        self.metadata
+            .delete_repository(&name(repository), &TagGuard::default(), &Actor::anonymous())
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn rename(&self, from: &str, to: &str) -> bool {
@@ -145,6 +158,9 @@ impl Site {
     }
 
     pub(crate) async fn unlink(&self, repository: &str, digest: &Digest) -> bool {
-        self.metadata.unlink_blob(&name(repository), digest, &Actor::anonymous()).await.unwrap()
+        self.metadata
+            .unlink_blob(&name(repository), digest, &TagGuard::default(), &Actor::anonymous())
+            .await
+            .unwrap()
     }
 }

@@ -14,10 +14,13 @@ use twinport_blobs::Blobs;
 use twinport_geo::{
     BlobBody, Error, Feed, LogStream, ManifestBody, Peer, Refusal, RefusalCode, Result, Upstream,
     protocol::{
-        Frame, FrameDecoder, ListingPage, RepositoryChecksum, RepositoryEntry, RepositoryPage, StatusReport,
+        AccessPage, Frame, FrameDecoder, ListingPage, RepositoryChecksum, RepositoryEntry, RepositoryPage,
+        StatusReport,
     },
 };
-use twinport_metadata::{Incarnation, ListingCursor, LogHead, Metadata, RepositoryUuid};
+use twinport_metadata::{
+    Incarnation, ListingCursor, LogHead, Metadata, RecordCursor, RecordName, RepositoryUuid,
+};
 use twinport_oci::Digest;
 
 /// What happens to a blob on its way.
@@ -68,6 +71,10 @@ pub(crate) struct Faults {
     pub(crate) offsets: Mutex<BTreeMap<Digest, Vec<u64>>>,
     /// Listing pages asked for.
     pub(crate) pages: Mutex<u64>,
+    /// Access records that are not given out, by name.
+    pub(crate) withheld_records: Mutex<Vec<String>>,
+    /// Times that access records were asked for.
+    pub(crate) access_pages: Mutex<u64>,
 }
 
 impl Default for Faults {
@@ -83,6 +90,8 @@ impl Default for Faults {
             sent: Mutex::default(),
             offsets: Mutex::default(),
             pages: Mutex::default(),
+            withheld_records: Mutex::default(),
+            access_pages: Mutex::default(),
         }
     }
 }
@@ -101,6 +110,7 @@ impl Faults {
         self.set_online(true);
         self.blobs.lock().clear();
         self.absent_manifests.lock().clear();
+        self.withheld_records.lock().clear();
         *self.manifests_hang.lock() = false;
         *self.listings.lock() = ListingFault::None;
         *self.frames.lock() = None;
@@ -246,6 +256,41 @@ impl Upstream for InProcess {
         self.peer().await?;
         let checksum = self.metadata.repository_checksum(repository).await?;
         Ok(checksum.ok_or_else(|| unknown(RefusalCode::RepositoryUnknown))?.into())
+    }
+
+    async fn access(&self, after: Option<&str>, limit: u32) -> Result<AccessPage> {
+        self.peer().await?;
+        *self.faults.access_pages.lock() += 1;
+        let fault = *self.faults.listings.lock();
+        let limit = if let ListingFault::Paged(rows) = fault { rows } else { limit };
+        let after: Option<RecordCursor> = after.map(|after| after.parse().unwrap());
+        let page = self.metadata.access_listing(after.as_ref(), limit).await?;
+        let next = page.rows.last().filter(|_| !page.complete).map(|row| RecordCursor::after(&row.record));
+        let mut page = AccessPage {
+            records: page.rows.into_iter().map(Into::into).collect(),
+            next: next.map(|next| next.to_string()),
+            complete: page.complete,
+        };
+        match fault {
+            ListingFault::None | ListingFault::Paged(_) => {}
+            ListingFault::Failing => return Err(away("listings fail")),
+            ListingFault::Empty => page = AccessPage { records: Vec::new(), next: None, complete: false },
+            ListingFault::Truncated => {
+                page.records.truncate(page.records.len() / 2);
+                page.complete = false;
+                page.next = None;
+            }
+        }
+        Ok(page)
+    }
+
+    async fn access_records(&self, records: &[RecordName]) -> Result<AccessPage> {
+        self.peer().await?;
+        *self.faults.access_pages.lock() += 1;
+        let mut records = self.metadata.access_records_named(records.to_vec()).await?;
+        let withheld = self.faults.withheld_records.lock().clone();
+        records.retain(|row| !withheld.contains(&row.record.name));
+        Ok(AccessPage { records: records.into_iter().map(Into::into).collect(), next: None, complete: true })
     }
 
     async fn manifest(&self, repository: RepositoryUuid, digest: &Digest) -> Result<ManifestBody> {

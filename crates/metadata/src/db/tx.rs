@@ -166,7 +166,7 @@ impl Tx {
     /// First in every transaction that changes logged state; a role change waits for this transaction to end.
     ///
     /// # Errors
-    /// [`Error::NotPrimary`] names the primary; [`Error::Halted`] says why writes stopped.
+    /// [`Error::NotPrimary`] names the primary; [`Error::Halted`] says why writes stopped, [`Error::Maintenance`] why they rest.
     pub(crate) async fn guard_origin(&mut self) -> Result<Origin> {
         Ok(self.guard_origin_and(vec![]).await?.0)
     }
@@ -177,7 +177,7 @@ impl Tx {
         reads: Vec<(&'static str, Vec<Value>)>,
     ) -> Result<(Origin, Vec<Vec<Row>>)> {
         const SITE: &str = "SELECT s.role, s.name, s.halted, s.primary_name, s.primary_url, s.highest_epoch, \
-             s.highest_epoch_owner, h.epoch, h.owner FROM site s, log_head h WHERE s.id = 1 AND h.id = 1";
+             s.highest_epoch_owner, h.epoch, h.owner, s.maintenance FROM site s, log_head h WHERE s.id = 1 AND h.id = 1";
         if self.dialect() == Dialect::Postgres {
             self.send("SELECT pg_advisory_xact_lock_shared($1)", vec![ROLE_LOCK.into()]).await?;
         }
@@ -194,6 +194,9 @@ impl Tx {
         }
         if let Some(reason) = row.opt_text(2)? {
             return Err(Error::Halted(reason));
+        }
+        if let Some(reason) = row.opt_text(9)? {
+            return Err(Error::Maintenance(reason));
         }
         let highest = Epoch { number: row.int(5)?, owner: Incarnation(row.uuid(6)?) };
         let own = Epoch { number: row.int(7)?, owner: Incarnation(row.uuid(8)?) };

@@ -14,6 +14,7 @@ use crate::{
     blobs::LINKS_LOCK_SHARED,
     db::{Change, Db, Origin, Tx, Value},
     repositories::{Repository, Target, enter},
+    retention::keep_from_trash,
     tags,
 };
 
@@ -45,6 +46,7 @@ async fn push(tx: &mut Tx, put: &PutManifest) -> Result<PutOutcome> {
     let (origin, target) = enter(tx, &put.repository).await?;
     let repository = &target.repository;
     let Held { known, previous } = lock(tx, &target, put).await?;
+    check_tags(put, &previous)?;
 
     target.log_creation(tx, &origin, &put.actor).await?;
     let mut events = Vec::with_capacity(1 + put.tags.len());
@@ -53,6 +55,8 @@ async fn push(tx: &mut Tx, put: &PutManifest) -> Result<PutOutcome> {
     }
     let moved = put.tags.iter().filter(|tag| previous.get(*tag) != Some(&put.digest));
     events.extend(moved.map(|tag| tag_event(&origin, repository, put, tag, previous.get(tag).copied())));
+    let again = known.then_some(&put.digest);
+    keep_from_trash(tx, repository.uuid, again.into_iter().chain(&put.manifests)).await?;
     let changes = tx.append_each(&events).await?;
     for (event, change) in events.iter().zip(&changes) {
         match event.kind {
@@ -61,6 +65,18 @@ async fn push(tx: &mut Tx, put: &PutManifest) -> Result<PutOutcome> {
         }
     }
     Ok(PutOutcome { created: !known })
+}
+
+/// A tag that names this manifest already is neither set nor moved, whatever holds it.
+fn check_tags(put: &PutManifest, previous: &BTreeMap<Tag, Digest>) -> Result<()> {
+    for tag in &put.tags {
+        match previous.get(tag) {
+            None => put.guard.may_set(tag)?,
+            Some(digest) if *digest != put.digest => put.guard.may_move(tag)?,
+            Some(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// What was there when the locks of a push were had.

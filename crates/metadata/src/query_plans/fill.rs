@@ -46,6 +46,20 @@ const FILL: &str = "
         INSERT INTO tracked_items (repository, kind, key, digest, position_seq, state, verification, attempts, next_attempt_us)
         SELECT {repository}, 'tag', 'tag-' || i, {key}, i, CASE WHEN i % 1000 = 0 THEN 'pending' ELSE 'synced' END,
             'succeeded', 0, 0 FROM n, r;
+    WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+        INSERT INTO access_records (kind, name, body, secret, changed_at_us, change, position_epoch, position_seq)
+        SELECT CASE WHEN i % 2 = 0 THEN 'account' ELSE 'token' END, 'name-' || i, CASE WHEN i % 10 > 0 THEN '{}' END, {key},
+            i, i, 1, {position} FROM n;
+    WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+        INSERT INTO access_pending (kind, name, position_seq, last_seq) SELECT 'token', 'name-' || i, i, i FROM n;
+    WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+        INSERT INTO refresh_tokens (hash, family, account, service, scope, issued_at_us, expires_at_us)
+        SELECT {key}, {id}, 'name-' || i, 's', '', i, i FROM n;
+    WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+        INSERT INTO repository_usage (repository, path, bytes, counted_seq) SELECT {id}, 'group/project-' || i, i, i FROM n;
+    WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}), r (id) AS (VALUES (1), (2), (3), (4))
+        INSERT INTO retention_trash (repository, digest, tag, rule, taken_at_us, due_at_us)
+        SELECT {repository}, {key}, 'tag-' || i, 'rule', i, i FROM n, r;
 ";
 
 pub(super) async fn fill(metadata: &Metadata) {

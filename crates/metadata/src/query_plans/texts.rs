@@ -58,7 +58,7 @@ fn filled(text: &str) -> Vec<String> {
     if !text.contains("{table}") {
         return vec![text];
     }
-    let tables = ["repositories", "blob_links", "manifests", "tags", "tombstones", "sites"];
+    let tables = ["repositories", "blob_links", "manifests", "tags", "tombstones", "sites", "access_records"];
     tables.iter().map(|table| text.replace("{table}", table)).collect()
 }
 

@@ -1,6 +1,7 @@
 //! Deleting a repository: invisible at once, its rows gone in bounded steps.
 //! Invariant: every blob it linked becomes a candidate for garbage collection before its link is forgotten.
 
+use twinport_access::TagGuard;
 use twinport_oci::RepositoryName;
 
 use super::lock_exclusive;
@@ -8,11 +9,14 @@ use crate::{
     Actor, Error, EventKind, Metadata, RepositoryUuid, Result,
     db::{Tx, Value},
     deletions::{Candidate, Deleted, bury},
+    manifests::tag_of,
 };
 
 /// Rows of each table that one transaction deletes.
 const ROWS_PER_STEP: i64 = 1000;
 
+pub(crate) const TAGS: &str =
+    "SELECT name FROM tags WHERE repository_id = $1 AND name > $2 ORDER BY name LIMIT $3";
 pub(crate) const DELETE_TAGS: &str = "DELETE FROM tags WHERE repository_id = $1 AND name IN \
      (SELECT name FROM tags WHERE repository_id = $1 ORDER BY name LIMIT $2)";
 pub(crate) const DELETE_REFERENCES: &str = "DELETE FROM manifest_references WHERE repository_id = $1 AND manifest IN \
@@ -28,15 +32,21 @@ impl Metadata {
     /// Deletes a repository with everything in it; `false`: there is none at this path. The blobs' bytes stay.
     ///
     /// # Errors
-    /// [`Error::NotPrimary`], [`Error::Halted`]; those of the database. After an error half way the repository is
+    /// [`Error::StillHeld`] where one of its tags may not be deleted; [`Error::NotPrimary`], [`Error::Halted`]; those of
+    /// the database. After an error half way the repository is
     /// either untouched or gone for every reader, with rows left that garbage collection sweeps.
-    pub async fn delete_repository(&self, name: &RepositoryName, actor: &Actor) -> Result<bool> {
-        let (name, actor) = (name.clone(), actor.clone());
+    pub async fn delete_repository(
+        &self,
+        name: &RepositoryName,
+        guard: &TagGuard,
+        actor: &Actor,
+    ) -> Result<bool> {
+        let asked = (name.clone(), guard.clone(), actor.clone());
         let outcome = self
             .db
             .write(move |tx| {
-                let (name, actor) = (name.clone(), actor.clone());
-                Box::pin(async move { delete(tx, &name, &actor).await })
+                let (name, guard, actor) = asked.clone();
+                Box::pin(async move { delete(tx, &name, &guard, &actor).await })
             })
             .await?;
         match outcome {
@@ -93,13 +103,34 @@ pub(crate) enum Outcome {
     RowsLeft(Leftover),
 }
 
-async fn delete(tx: &mut Tx, name: &RepositoryName, actor: &Actor) -> Result<Outcome> {
+async fn delete(tx: &mut Tx, name: &RepositoryName, guard: &TagGuard, actor: &Actor) -> Result<Outcome> {
     let origin = tx.guard_origin().await?;
     let Some(repository) = lock_exclusive(tx, name).await? else { return Ok(Outcome::Unknown) };
+    check_tags(tx, repository.id, name, guard).await?;
     let outcome = remove(tx, repository.id, repository.uuid).await?;
     let change = tx.append(&repository.event(&origin, EventKind::RepositoryDeleted, actor)).await?;
     bury(tx, repository.uuid, Deleted::Repository, name.as_str().as_bytes(), None, &change).await?;
     Ok(outcome)
+}
+
+/// Refuses where a tag is kept from deletion (hazard A7). No push comes in between: the repository is locked.
+async fn check_tags(tx: &mut Tx, id: i64, name: &RepositoryName, guard: &TagGuard) -> Result<()> {
+    if !guard.keeps_from_deletion() {
+        return Ok(());
+    }
+    let mut after = String::new();
+    loop {
+        let page = tx.query(TAGS, vec![id.into(), after.as_str().into(), ROWS_PER_STEP.into()]).await?;
+        for row in &page {
+            let tag = tag_of(&row.text(0)?)?;
+            let held = |refusal| Error::StillHeld { what: format!("the repository {name}"), refusal };
+            guard.may_delete(&tag).map_err(held)?;
+        }
+        match page.last() {
+            Some(last) if page.len() as i64 == ROWS_PER_STEP => after = last.text(0)?,
+            _ => return Ok(()),
+        }
+    }
 }
 
 /// Deletes the row, and as many of the rows under it as one transaction should.

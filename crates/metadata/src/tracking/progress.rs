@@ -83,11 +83,13 @@ impl Metadata {
     /// Those of the database.
     pub async fn processed_seq(&self) -> Result<Option<i64>> {
         const LISTING: &str = "SELECT (SELECT seq FROM log_head WHERE id = 1), \
-             (SELECT COUNT(*) FROM backfill WHERE finished_at_us IS NULL), \
+             (SELECT COUNT(*) FROM backfill WHERE finished_at_us IS NULL) \
+             + (SELECT COUNT(*) FROM access_pending WHERE kind = '*'), \
              COALESCE((SELECT MAX(needs_listing) FROM tracked_repositories WHERE state <> 'synced'), 0)";
         const FIRST: &str = "SELECT (SELECT MIN(applied_seq) FROM tracked_repositories \
              WHERE state <> 'synced' AND dirty_seq > applied_seq), \
-             (SELECT MIN(position_seq) - 1 FROM tracked_items WHERE state <> 'synced')";
+             (SELECT MIN(position_seq) - 1 FROM tracked_items WHERE state <> 'synced'), \
+             (SELECT MIN(position_seq) - 1 FROM access_pending)";
         // One snapshot: the cursor must not be younger than what it is compared with.
         self.db
             .snapshot(|tx| {
@@ -98,7 +100,7 @@ impl Metadata {
                     }
                     let cursor = row.int(0)?;
                     let row = one(tx.query_opt(FIRST, vec![]).await?)?;
-                    let first = [row.opt_int(0)?, row.opt_int(1)?];
+                    let first = [row.opt_int(0)?, row.opt_int(1)?, row.opt_int(2)?];
                     Ok(Some(first.into_iter().flatten().fold(cursor, i64::min)))
                 })
             })

@@ -1,5 +1,6 @@
 //! Blobs are read through links, and links make events.
 
+use twinport_access::TagGuard;
 use twinport_metadata::{EventKind, RepositoryUuid};
 use twinport_oci::Digest;
 
@@ -113,9 +114,11 @@ async fn a_blob_that_twenty_repositories_push_at_once_is_one_row(site: TestSite)
 
 async fn an_unlinked_blob_keeps_its_bytes_and_becomes_a_gc_candidate(site: TestSite) {
     let digest = site.push_blob("app", "layer").await;
-    assert!(site.metadata.unlink_blob(&name("app"), &digest, &actor()).await.unwrap());
-    assert!(!site.metadata.unlink_blob(&name("app"), &digest, &actor()).await.unwrap());
-    assert!(!site.metadata.unlink_blob(&name("none"), &digest, &actor()).await.unwrap());
+    assert!(site.metadata.unlink_blob(&name("app"), &digest, &TagGuard::default(), &actor()).await.unwrap());
+    assert!(!site.metadata.unlink_blob(&name("app"), &digest, &TagGuard::default(), &actor()).await.unwrap());
+    assert!(
+        !site.metadata.unlink_blob(&name("none"), &digest, &TagGuard::default(), &actor()).await.unwrap()
+    );
     assert!(!site.has_blob("app", &digest).await);
     assert_eq!(site.metadata.blob_is_known(&digest).await.unwrap(), Some(5));
     assert_eq!(site.kinds_after(2).await, [EventKind::BlobUnlinked]);

@@ -1,5 +1,6 @@
 //! Deleting takes what was named and nothing beside it, and leaves a trace that other sites can follow.
 
+use twinport_access::TagGuard;
 use twinport_metadata::{EventKind, PutManifest};
 use twinport_oci::Digest;
 
@@ -24,7 +25,9 @@ async fn r4_delete_by_digest_leaves_sibling_tags(site: TestSite) {
     let first = site.push_image("app", "first", "v1").await;
     let second = site.push_image("app", "second", "v2").await;
     site.push_image("other", "first", "v1").await;
-    assert!(site.metadata.delete_manifest(&name("app"), &first, &actor()).await.unwrap());
+    assert!(
+        site.metadata.delete_manifest(&name("app"), &first, &TagGuard::default(), &actor()).await.unwrap()
+    );
     assert_eq!(site.resolve("app", "v1").await, None);
     assert_eq!(site.resolve("app", "v2").await, Some(second));
     assert_eq!(site.resolve("other", "v1").await, Some(first), "another repository's copy stays");
@@ -33,7 +36,9 @@ async fn r4_delete_by_digest_leaves_sibling_tags(site: TestSite) {
 async fn r4_delete_of_one_tag_leaves_the_manifest_and_its_other_tags(site: TestSite) {
     let digest = site.push_image("app", "image", "v1").await;
     site.push_image("app", "image", "latest").await;
-    assert!(site.metadata.delete_tag(&name("app"), &tag("v1"), &actor()).await.unwrap());
+    assert!(
+        site.metadata.delete_tag(&name("app"), &tag("v1"), &TagGuard::default(), &actor()).await.unwrap()
+    );
     assert_eq!(site.tag_names("app").await, ["latest"]);
     assert!(site.has_manifest("app", digest).await);
     let deleted = site.log().await.last().unwrap().event().unwrap();
@@ -48,7 +53,9 @@ async fn a_deleted_manifest_takes_its_tags_with_it_before_itself(site: TestSite)
     let digest = site.push_image("app", "image", "v1").await;
     site.push_image("app", "image", "latest").await;
     let before = site.log().await.len();
-    assert!(site.metadata.delete_manifest(&name("app"), &digest, &actor()).await.unwrap());
+    assert!(
+        site.metadata.delete_manifest(&name("app"), &digest, &TagGuard::default(), &actor()).await.unwrap()
+    );
     assert_eq!(
         site.kinds_after(before).await,
         [EventKind::TagDeleted, EventKind::TagDeleted, EventKind::ManifestDeleted]
@@ -69,7 +76,7 @@ async fn a_deleted_manifest_leaves_tombstones_and_gc_candidates(site: TestSite) 
         ..manifest("app", "index")
     };
     site.metadata.put_manifest(index.clone()).await.unwrap();
-    site.metadata.delete_manifest(&name("app"), &index.digest, &actor()).await.unwrap();
+    site.metadata.delete_manifest(&name("app"), &index.digest, &TagGuard::default(), &actor()).await.unwrap();
     assert_eq!(site.count("SELECT COUNT(*) FROM tombstones WHERE kind = 'manifest'").await, 1);
     assert_eq!(site.count("SELECT COUNT(*) FROM tombstones WHERE kind = 'tag'").await, 1);
     assert_eq!(site.count("SELECT COUNT(*) FROM tombstones WHERE change IS NULL").await, 0);
@@ -83,7 +90,12 @@ async fn a_manifest_with_more_tags_than_one_transaction_holds_is_deleted_whole(s
     let put = PutManifest { tags, ..manifest("app", "image") };
     site.metadata.put_manifest(put.clone()).await.unwrap();
     site.push_image("app", "other", "stays").await;
-    assert!(site.metadata.delete_manifest(&name("app"), &put.digest, &actor()).await.unwrap());
+    assert!(
+        site.metadata
+            .delete_manifest(&name("app"), &put.digest, &TagGuard::default(), &actor())
+            .await
+            .unwrap()
+    );
     assert_eq!(site.tag_names("app").await, ["stays"]);
     let log = site.log().await;
     assert_eq!(log.last().unwrap().event().unwrap().kind, EventKind::ManifestDeleted);
@@ -97,9 +109,10 @@ async fn a_tag_that_moves_while_its_manifest_is_deleted_is_not_lost(site: TestSi
         let expected = new.digest;
         let repository = name("app");
         let deleter = actor();
+        let guard = TagGuard::default();
         let (put, deleted) = tokio::join!(
             site.metadata.put_manifest(new),
-            site.metadata.delete_manifest(&repository, &old, &deleter)
+            site.metadata.delete_manifest(&repository, &old, &guard, &deleter)
         );
         put.unwrap();
         assert!(deleted.unwrap());
@@ -114,21 +127,33 @@ async fn what_is_not_there_cannot_be_deleted(site: TestSite) {
     let before = site.log().await.len();
     let absent = Digest::sha256(b"absent");
     for repository in ["app", "none"] {
-        assert!(!site.metadata.delete_manifest(&name(repository), &absent, &actor()).await.unwrap());
-        assert!(!site.metadata.delete_tag(&name(repository), &tag("v2"), &actor()).await.unwrap());
+        assert!(
+            !site
+                .metadata
+                .delete_manifest(&name(repository), &absent, &TagGuard::default(), &actor())
+                .await
+                .unwrap()
+        );
+        assert!(
+            !site
+                .metadata
+                .delete_tag(&name(repository), &tag("v2"), &TagGuard::default(), &actor())
+                .await
+                .unwrap()
+        );
     }
-    assert!(!site.metadata.delete_repository(&name("none"), &actor()).await.unwrap());
+    assert!(!site.metadata.delete_repository(&name("none"), &TagGuard::default(), &actor()).await.unwrap());
     assert_eq!(site.log().await.len(), before);
 }
 
 async fn a_deleted_manifest_may_come_back(site: TestSite) {
     let digest = site.push_image("app", "image", "v1").await;
-    site.metadata.delete_manifest(&name("app"), &digest, &actor()).await.unwrap();
+    site.metadata.delete_manifest(&name("app"), &digest, &TagGuard::default(), &actor()).await.unwrap();
     site.metadata.commit_blob(blob("app", "layer of image")).await.unwrap();
     site.push_image("app", "image", "v1").await;
     assert_eq!(site.resolve("app", "v1").await, Some(digest));
     let log = site.log().await;
     assert_eq!(replay(&site.metadata, &log, &Closures::new()).await, stored(&site.metadata).await);
-    site.metadata.delete_manifest(&name("app"), &digest, &actor()).await.unwrap();
+    site.metadata.delete_manifest(&name("app"), &digest, &TagGuard::default(), &actor()).await.unwrap();
     assert_eq!(site.count("SELECT COUNT(*) FROM tombstones WHERE kind = 'manifest'").await, 1);
 }

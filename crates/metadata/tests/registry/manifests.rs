@@ -1,5 +1,6 @@
 //! A manifest is pushed whole or not at all, and a push that changes nothing says nothing.
 
+use twinport_access::TagGuard;
 use twinport_metadata::{Error, EventKind, PutManifest, PutOutcome};
 use twinport_oci::{Digest, Reference};
 
@@ -219,7 +220,10 @@ async fn pushes_that_share_tags_in_opposite_order_do_not_wait_for_each_other(sit
                 let digest = put.digest;
                 metadata.put_manifest(put).await.unwrap();
                 if round % 5 == 4 {
-                    metadata.delete_manifest(&name("app"), &digest, &actor()).await.unwrap();
+                    metadata
+                        .delete_manifest(&name("app"), &digest, &TagGuard::default(), &actor())
+                        .await
+                        .unwrap();
                 }
             }
         })

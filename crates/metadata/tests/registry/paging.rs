@@ -33,6 +33,17 @@ async fn tags_page_by_key_in_byte_order(site: TestSite) {
         seen.extend(page.iter().map(ToString::to_string));
     }
     assert_eq!(seen, sorted);
+    // The same as one text, as the registry lists them.
+    let mut listed: Vec<String> = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = site.metadata.tag_page(&name("app"), after.as_deref(), 3).await.unwrap().unwrap();
+        listed.extend(page.names().map(str::to_owned));
+        assert_eq!(page.next_after.is_some(), listed.len() < sorted.len());
+        let Some(next) = page.next_after else { break };
+        after = Some(next.to_string());
+    }
+    assert_eq!(listed, sorted);
     // A page may start after a tag that does not exist.
     let page = site.metadata.tags(&name("app"), Some("1.0-"), 1).await.unwrap().unwrap();
     assert_eq!(page, [tag("1.0-rc1")]);
@@ -42,6 +53,9 @@ async fn tags_of_an_absent_repository_are_not_an_empty_list(site: TestSite) {
     site.push_blob("app", "layer").await;
     assert_eq!(site.metadata.tags(&name("app"), None, 10).await.unwrap(), Some(vec![]));
     assert_eq!(site.metadata.tags(&name("none"), None, 10).await.unwrap(), None);
+    assert_eq!(site.metadata.tag_page(&name("none"), None, 10).await.unwrap(), None);
+    let empty = site.metadata.tag_page(&name("app"), None, 10).await.unwrap().unwrap();
+    assert_eq!((empty.names().count(), empty.next_after), (0, None));
     assert_eq!(site.metadata.tags(&name("app"), Some("zzz"), 10).await.unwrap(), Some(vec![]));
 }
 

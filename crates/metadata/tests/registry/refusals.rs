@@ -1,5 +1,6 @@
 //! A site that may not write refuses every change before it makes any part of it.
 
+use twinport_access::TagGuard;
 use twinport_metadata::{Error, PutManifest};
 
 use crate::{
@@ -20,12 +21,12 @@ async fn r26_a_halted_site_refuses_every_change_and_still_answers(site: TestSite
     let refusals = [
         metadata.commit_blob(blob("app", "another layer")).await,
         metadata.mount_blob(&app, &other, &layer, &actor()).await.map(drop),
-        metadata.unlink_blob(&app, &layer, &actor()).await.map(drop),
+        metadata.unlink_blob(&app, &layer, &TagGuard::default(), &actor()).await.map(drop),
         metadata.put_manifest(put).await.map(drop),
-        metadata.delete_manifest(&app, &digest, &actor()).await.map(drop),
-        metadata.delete_tag(&app, &tag("v1"), &actor()).await.map(drop),
+        metadata.delete_manifest(&app, &digest, &TagGuard::default(), &actor()).await.map(drop),
+        metadata.delete_tag(&app, &tag("v1"), &TagGuard::default(), &actor()).await.map(drop),
         metadata.rename_repository(&app, &other, &actor()).await.map(drop),
-        metadata.delete_repository(&app, &actor()).await.map(drop),
+        metadata.delete_repository(&app, &TagGuard::default(), &actor()).await.map(drop),
     ];
     for (number, refusal) in refusals.iter().enumerate() {
         assert!(matches!(refusal, Err(Error::Halted(_))), "change {number}: {refusal:?}");

@@ -1,6 +1,7 @@
 //! Whatever happens, and however much at once: the log replayed onto nothing is the state.
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
+use twinport_access::TagGuard;
 use twinport_metadata::{Error, Metadata, PutManifest};
 use twinport_oci::{Digest, RepositoryName};
 
@@ -97,7 +98,9 @@ async fn operation(metadata: &Metadata, random: &mut StdRng) -> Result<(), Error
             metadata.mount_blob(&any_repository(random), &repository, &digest, &actor()).await?;
         }
         43..47 => {
-            metadata.unlink_blob(&repository, &Digest::sha256(layer.as_bytes()), &actor()).await?;
+            metadata
+                .unlink_blob(&repository, &Digest::sha256(layer.as_bytes()), &TagGuard::default(), &actor())
+                .await?;
         }
         47..82 => {
             let count = random.random_range(0..3);
@@ -105,18 +108,23 @@ async fn operation(metadata: &Metadata, random: &mut StdRng) -> Result<(), Error
             metadata.put_manifest(put).await?;
         }
         82..88 => {
-            metadata.delete_manifest(&repository, &put.digest, &actor()).await?;
+            metadata.delete_manifest(&repository, &put.digest, &TagGuard::default(), &actor()).await?;
         }
         88..94 => {
             metadata
-                .delete_tag(&repository, &tag(TAGS[random.random_range(0..TAGS.len())]), &actor())
+                .delete_tag(
+                    &repository,
+                    &tag(TAGS[random.random_range(0..TAGS.len())]),
+                    &TagGuard::default(),
+                    &actor(),
+                )
                 .await?;
         }
         94..98 => {
             metadata.rename_repository(&repository, &any_repository(random), &actor()).await?;
         }
         _ => {
-            metadata.delete_repository(&repository, &actor()).await?;
+            metadata.delete_repository(&repository, &TagGuard::default(), &actor()).await?;
         }
     }
     Ok(())

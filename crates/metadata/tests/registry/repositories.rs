@@ -1,5 +1,6 @@
 //! A repository's identity is its uuid; its path comes and goes.
 
+use twinport_access::TagGuard;
 use twinport_metadata::{Error, EventKind, PutManifest};
 
 use crate::{
@@ -35,7 +36,7 @@ async fn r27_a_renamed_repository_keeps_its_uuid_and_everything_in_it(site: Test
 async fn r27_a_repository_made_again_under_its_old_path_is_another(site: TestSite) {
     site.push_image("app", "image", "v1").await;
     let first = site.metadata.repository(&name("app")).await.unwrap().unwrap();
-    assert!(site.metadata.delete_repository(&name("app"), &actor()).await.unwrap());
+    assert!(site.metadata.delete_repository(&name("app"), &TagGuard::default(), &actor()).await.unwrap());
     site.push_blob("app", "layer of image").await;
     let second = site.metadata.repository(&name("app")).await.unwrap().unwrap();
     assert_ne!(first.uuid, second.uuid);
@@ -71,7 +72,7 @@ async fn r9_a_deleted_repository_is_gone_with_everything_in_it(site: TestSite) {
     let digest = site.push_image("app", "image", "v1").await;
     site.push_image("stays", "image", "v1").await;
     let before = site.log().await.len();
-    assert!(site.metadata.delete_repository(&name("app"), &actor()).await.unwrap());
+    assert!(site.metadata.delete_repository(&name("app"), &TagGuard::default(), &actor()).await.unwrap());
     assert_eq!(site.kinds_after(before).await, [EventKind::RepositoryDeleted]);
     assert_eq!(site.metadata.repository(&name("app")).await.unwrap(), None);
     assert!(!site.has_manifest("app", digest).await);
@@ -88,7 +89,7 @@ async fn a_repository_with_more_rows_than_one_transaction_holds_is_deleted_whole
     let tags = (0..2500).map(|number| tag(&format!("build-{number}"))).collect();
     site.metadata.put_manifest(PutManifest { tags, ..manifest("app", "image") }).await.unwrap();
     site.push_blob("app", "layer").await;
-    assert!(site.metadata.delete_repository(&name("app"), &actor()).await.unwrap());
+    assert!(site.metadata.delete_repository(&name("app"), &TagGuard::default(), &actor()).await.unwrap());
     for table in ["tags", "manifests", "blob_links", "repositories"] {
         assert_eq!(site.count(&format!("SELECT COUNT(*) FROM {table}")).await, 0, "{table}");
     }
@@ -114,7 +115,7 @@ async fn r27_renames_deletes_and_pushes_at_once_leave_a_log_that_replays(site: T
                 let to = name(&format!("moved-{round}"));
                 metadata.rename_repository(&name("app"), &to, &actor()).await.unwrap();
                 if round % 2 == 0 {
-                    metadata.delete_repository(&to, &actor()).await.unwrap();
+                    metadata.delete_repository(&to, &TagGuard::default(), &actor()).await.unwrap();
                 }
             }
         })

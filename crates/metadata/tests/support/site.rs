@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
+use twinport_access::TagGuard;
 use twinport_metadata::{
     Actor, Clock, CommitBlob, Database, EventKind, LoggedEvent, Metadata, OpenOptions, PostgresOptions,
     PutManifest,
@@ -241,6 +242,7 @@ pub(crate) fn manifest(repository: &str, content: &str) -> PutManifest {
         blobs: vec![],
         manifests: vec![],
         tags: vec![],
+        guard: TagGuard::default(),
         actor: actor(),
     }
 }

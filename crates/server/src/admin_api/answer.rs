@@ -44,8 +44,15 @@ impl From<twinport_metadata::Error> for Failed {
         let (status, code) = match &error {
             Error::NotPrimary { .. } => (StatusCode::CONFLICT, "NOT_PRIMARY"),
             Error::Halted(_) => (StatusCode::CONFLICT, "HALTED"),
-            Error::RepositoryUnknown | Error::ManifestUnknown => (StatusCode::NOT_FOUND, "NOT_FOUND"),
-            Error::RepositoryExists(_) | Error::Refused(_) => (StatusCode::CONFLICT, "REFUSED"),
+            Error::Maintenance(_) => (StatusCode::CONFLICT, "MAINTENANCE"),
+            Error::RepositoryUnknown | Error::ManifestUnknown | Error::Unknown(_) => {
+                (StatusCode::NOT_FOUND, "NOT_FOUND")
+            }
+            Error::RepositoryExists(_)
+            | Error::Exists(_)
+            | Error::Refused(_)
+            | Error::TagHeld(_)
+            | Error::StillHeld { .. } => (StatusCode::CONFLICT, "REFUSED"),
             Error::NoSpace => (StatusCode::INSUFFICIENT_STORAGE, "NO_SPACE"),
             Error::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
@@ -69,8 +76,27 @@ impl From<twinport_geo::Error> for Failed {
     }
 }
 
+impl From<twinport_upkeep::Error> for Failed {
+    fn from(error: twinport_upkeep::Error) -> Self {
+        match error {
+            twinport_upkeep::Error::Metadata(error) => error.into(),
+            error => Self {
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+                code: "INTERNAL",
+                message: error.to_string(),
+            },
+        }
+    }
+}
+
 impl From<twinport_oci::Error> for Failed {
     fn from(error: twinport_oci::Error) -> Self {
+        Self::invalid(error.to_string())
+    }
+}
+
+impl From<twinport_access::Error> for Failed {
+    fn from(error: twinport_access::Error) -> Self {
         Self::invalid(error.to_string())
     }
 }

@@ -4,6 +4,7 @@ use std::{convert::Infallible, fmt};
 
 use axum::extract::FromRequestParts;
 use http::{HeaderMap, request};
+use twinport_metadata::Actor;
 
 use super::sites::operator;
 use crate::{audit, listener::Peer};
@@ -15,7 +16,16 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Records that a change was made. `subject` is the repository or the site.
+    /// The operator, through this request: for the event of a change.
+    pub(super) fn actor(&self) -> Actor {
+        let id = self.headers.get("x-request-id").and_then(|value| value.to_str().ok());
+        match id {
+            Some(id) => operator().with_correlation(id),
+            None => operator(),
+        }
+    }
+
+    /// Records that a change was made. `subject` is what was changed.
     pub(super) fn record(&self, change: audit::Change, subject: impl fmt::Display) {
         audit::site_change(change, &operator().name, &self.headers, self.peer.as_ref(), subject);
     }

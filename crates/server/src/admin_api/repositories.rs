@@ -97,7 +97,8 @@ pub(super) async fn remove(
     if !site.config.storage.delete_enabled {
         return Err(Failed::refused("deleting is switched off here: set storage.delete.enabled to allow it"));
     }
-    if site.metadata.delete_repository(&repository, &operator()).await? {
+    let guard = site.registry.rules().await?.tag_guard(&repository);
+    if site.metadata.delete_repository(&repository, &guard, &operator()).await? {
         asked.record(Change::RepositoryDelete, &repository);
         return Ok(StatusCode::NO_CONTENT);
     }

@@ -1,5 +1,17 @@
 //! What travels between commands and a running site, as JSON. Times are µs since the Unix epoch (UTC), sizes bytes.
 
+mod access;
+mod retention;
+
+pub use self::access::{
+    AccessToken, Account, AccountDetail, AccountKind, AccountName, Accounts, AddAccountRequest,
+    AddTokenRequest, AddedAccount, Binding, ChangeAccountRequest, ChangedRole, EndedAccount, GivenRole,
+    NewToken, PasswordRequest, PasswordSet, Roles, Rule, RuleList, Secret, Tokens,
+};
+pub use self::retention::{
+    LastRun, PlannedTag, RestoreRequest, RestoredTag, RetentionPlan, RulePreview, RunRequest, Trash,
+    TrashedTag,
+};
 use serde::{Deserialize, Serialize};
 use twinport_geo::SitesStatus;
 pub use twinport_geo::protocol::ItemCounts;
@@ -231,4 +243,13 @@ pub struct Failure {
 pub struct FailureEntry {
     pub code: String,
     pub message: String,
+}
+
+/// Whether a site takes writes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Maintenance {
+    pub on: bool,
+    /// Why it does not, as clients are told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }

@@ -34,7 +34,7 @@ fn section(node: &Node, path: &str, lenient: bool, findings: &mut Findings) {
                 key(entry, path, lenient, findings);
             }
         }
-        Value::Scalar(driver) if path == "storage" => {
+        Value::Scalar(driver) if path == "storage" || path == "auth" => {
             let named = Entry {
                 key: driver.clone(),
                 origin: node.origin.clone(),

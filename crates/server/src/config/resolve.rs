@@ -1,5 +1,6 @@
 //! From a tree of settings to the values a site runs with: defaults, types, and what must not be combined.
 
+mod auth;
 mod http;
 
 use std::path::{Path, PathBuf};
@@ -8,8 +9,8 @@ use std::time::Duration;
 use url::Url;
 
 use super::{
-    Config, DatabaseConfig, GeoConfig, ListenAddress, LogConfig, LogFormat, Problem, Secret, StorageConfig,
-    UploadPurging,
+    AuthConfig, Config, DatabaseConfig, GeoConfig, ListenAddress, LogConfig, LogFormat, Problem,
+    RetentionConfig, Secret, StorageConfig, UploadPurging,
     check::Findings,
     duration,
     tree::{Entry, Node, Origin, Value},
@@ -40,13 +41,14 @@ pub(crate) fn resolve(
             delete_enabled: reader.boolean("storage.delete.enabled").unwrap_or(file.is_none()),
             upload_purging: reader.upload_purging(),
         },
+        retention: reader.retention(),
         database: reader.database(),
         geo: GeoConfig {
             site: reader.site_name(),
             internal_url: reader.url("geo.internal_url"),
             replication_enabled: reader.boolean("geo.replication.enabled").unwrap_or(true),
         },
-        auth_none: reader.text("auth").as_deref() == Some("none"),
+        auth: reader.auth(),
         data,
         warnings: Vec::new(),
     };
@@ -85,10 +87,7 @@ impl Reader<'_> {
         if let Value::Scalar(text) = &node.value {
             return Some(text.clone());
         }
-        // Anything but a scalar below a guarded key was reported by the check.
-        if path != "auth" {
-            self.problem(path, format!("{path} must be a single value"));
-        }
+        self.problem(path, format!("{path} must be a single value"));
         None
     }
 
@@ -206,6 +205,18 @@ impl Reader<'_> {
         (enabled && !dry).then_some(UploadPurging { age, interval })
     }
 
+    fn retention(&mut self) -> RetentionConfig {
+        let interval = self.duration("retention.interval").unwrap_or(Duration::from_secs(3600));
+        let percent = self.parsed("retention.most_percent", "a percentage from 1 to 100", |text| {
+            text.parse::<u8>().ok().filter(|percent| (1..=100).contains(percent))
+        });
+        RetentionConfig {
+            interval: interval.max(Duration::from_secs(1)),
+            trash: self.duration("retention.trash").unwrap_or(Duration::from_secs(168 * 3600)),
+            most_percent: percent.unwrap_or(50),
+        }
+    }
+
     fn database(&mut self) -> DatabaseConfig {
         match self.boolean("database.enabled") {
             Some(true) => {}
@@ -261,12 +272,12 @@ impl Reader<'_> {
 
     /// Anyone who can reach an open registry can push to it.
     fn refuse_open_network(&mut self, config: &Config) {
-        if config.auth_none || config.http.addr.is_loopback() {
+        if config.auth != (AuthConfig::Open { stated: false }) || config.http.addr.is_loopback() {
             return;
         }
         let message = format!(
-            "listening on {} would let anyone who can reach it push and pull: listen on 127.0.0.1, or say `auth: none` \
-             (REGISTRY_AUTH=none) if that is meant",
+            "listening on {} would let anyone who can reach it push and pull: listen on 127.0.0.1, set up `accounts` or \
+             `auth`, or say `auth: none` (REGISTRY_AUTH=none) if that is meant",
             config.http.addr
         );
         self.problem("http.addr", message);

@@ -1,6 +1,9 @@
 //! The effective configuration as YAML that reads back, with every secret redacted.
 
-use super::{Config, DatabaseConfig, LogFormat, MainAddress, duration};
+use super::{
+    AccountLimits, AccountsConfig, AuthConfig, Config, DatabaseConfig, HtpasswdConfig, KeySource, LogFormat,
+    MainAddress, duration,
+};
 
 const REDACTED: &str = "\"***\"";
 
@@ -65,10 +68,14 @@ impl Config {
             ),
             None => "  maintenance: {uploadpurging: {enabled: false}}".to_owned(),
         });
+        lines.push(format!(
+            "retention: {{interval: {}, trash: {}, most_percent: {}}}",
+            duration::show(self.retention.interval),
+            duration::show(self.retention.trash),
+            self.retention.most_percent
+        ));
         self.show_database(&mut lines);
-        if self.auth_none {
-            lines.push("auth: none".to_owned());
-        }
+        self.show_auth(&mut lines);
         lines.push("geo:".to_owned());
         if let Some(site) = &self.geo.site {
             lines.push(format!("  site: {}", quoted(site)));
@@ -100,6 +107,37 @@ impl Config {
         }
     }
 
+    fn show_auth(&self, lines: &mut Vec<String>) {
+        match &self.auth {
+            AuthConfig::Open { stated: false } => {}
+            AuthConfig::Open { stated: true } => lines.push("auth: none".to_owned()),
+            AuthConfig::Htpasswd(HtpasswdConfig { realm, file }) => {
+                let file = quoted(&file.to_string_lossy());
+                lines.push(format!("auth: {{htpasswd: {{realm: {}, path: {file}}}}}", quoted(realm)));
+            }
+            AuthConfig::Token(token) => {
+                lines.push("auth:".to_owned());
+                lines.push("  token:".to_owned());
+                lines.push(format!("    realm: {}", quoted(token.realm.as_str())));
+                lines.push(format!("    service: {}", quoted(&token.service)));
+                lines.push(format!("    issuer: {}", quoted(&token.issuer)));
+                for (name, file) in [("rootcertbundle", &token.root_cert_bundle), ("jwks", &token.jwks)] {
+                    if let Some(file) = file {
+                        lines.push(format!("    {name}: {}", quoted(&file.to_string_lossy())));
+                    }
+                }
+                if !token.signing_algorithms.is_empty() {
+                    lines.push(format!("    signingalgorithms: {}", list(&token.signing_algorithms)));
+                }
+                if let Some(path) = &token.auto_redirect {
+                    lines.push("    autoredirect: true".to_owned());
+                    lines.push(format!("    autoredirectpath: {}", quoted(path)));
+                }
+            }
+            AuthConfig::Accounts(accounts) => show_accounts(accounts, lines),
+        }
+    }
+
     fn show_database(&self, lines: &mut Vec<String>) {
         match &self.database {
             DatabaseConfig::Embedded => lines.push("database: {enabled: false}".to_owned()),
@@ -115,6 +153,38 @@ impl Config {
                 lines.push(format!("  dbname: {}", quoted(dbname)));
             }
         }
+    }
+}
+
+fn show_accounts(accounts: &AccountsConfig, lines: &mut Vec<String>) {
+    lines.push("accounts:".to_owned());
+    lines.push("  enabled: true".to_owned());
+    lines.push(format!("  service: {}", quoted(&accounts.service)));
+    lines.push(format!("  token_lifetime: {}", duration::show(accounts.token_lifetime)));
+    if !accounts.issuers.is_empty() {
+        lines.push("  issuers:".to_owned());
+    }
+    for issuer in &accounts.issuers {
+        let keys = match &issuer.keys {
+            KeySource::Discovered => String::new(),
+            KeySource::Url(url) => format!(", jwks_uri: {}", quoted(url.as_str())),
+            KeySource::File(file) => format!(", jwks_file: {}", quoted(&file.to_string_lossy())),
+        };
+        let (url, audience) = (quoted(&issuer.issuer), quoted(&issuer.audience));
+        lines.push(format!("    {}: {{issuer: {url}, audience: {audience}{keys}}}", issuer.name));
+    }
+    let AccountLimits { requests_per_second, requests_per_second_per_account, connections_per_account } =
+        accounts.limits;
+    let limits: Vec<String> = [
+        ("requests_per_second", requests_per_second),
+        ("requests_per_second_per_account", requests_per_second_per_account),
+        ("connections_per_account", connections_per_account),
+    ]
+    .into_iter()
+    .filter_map(|(name, limit)| limit.map(|limit| format!("{name}: {limit}")))
+    .collect();
+    if !limits.is_empty() {
+        lines.push(format!("  limits: {{{}}}", limits.join(", ")));
     }
 }
 

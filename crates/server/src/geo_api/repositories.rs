@@ -22,12 +22,12 @@ use super::{GeoApiState, answer::Refused};
 /// Where a page starts and how long it may be.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct PageQuery {
-    after: Option<String>,
+    pub(super) after: Option<String>,
     limit: Option<u32>,
 }
 
 impl PageQuery {
-    fn limit(&self) -> u32 {
+    pub(super) fn limit(&self) -> u32 {
         self.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE)
     }
 }

@@ -18,6 +18,7 @@ use tower_service::Service;
 use super::activity::Activity;
 use super::stream::Stream;
 use super::{Client, IncomingBody, ListenerLimits};
+use crate::admission::ConnectionShare;
 
 /// What an HTTP/2 connection begins with and no HTTP/1 request does.
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -52,10 +53,12 @@ pub(super) async fn serve<S>(
     };
     let Ok(Ok(is_http2)) = telling else { return };
     let unread = stream.unread();
+    let share = ConnectionShare::default();
     let service = service_fn(move |request: Request<Incoming>| {
         unread.store(false, Ordering::Relaxed);
         let mut request = request.map(|body| IncomingBody::new(body, limits.body_timeout, unread.clone()));
         request.extensions_mut().insert(client.peer);
+        request.extensions_mut().insert(share.clone());
         if let Some(certificate) = &client.certificate {
             request.extensions_mut().insert(certificate.clone());
         }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
 use http::header::{ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use twinport_access::Action;
 use twinport_blobs::BlobFile;
 use twinport_oci::{Digest, ErrorCode, RepositoryName};
 
@@ -15,7 +16,7 @@ use super::manifests::HEADERS;
 use super::{Registry, check};
 use crate::answer::{self, Answer, Caching, DigestNames};
 use crate::error::Refusal;
-use crate::grant::{Action, Grant};
+use crate::grant::Grant;
 use crate::range_response::{Multipart, Selection, content_range, unsatisfied_range};
 
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
@@ -86,7 +87,8 @@ pub(crate) async fn delete(
     digest: &Digest,
 ) -> Result<Answer, Refusal> {
     super::check_deletable(registry, grant, name)?;
-    if !registry.metadata.unlink_blob(name, digest, &grant.actor()).await? {
+    let guard = registry.tag_guard(grant, name).await?;
+    if !registry.metadata.unlink_blob(name, digest, &guard, &grant.actor()).await? {
         return Err(unknown(digest));
     }
     Ok(answer::empty(StatusCode::ACCEPTED))

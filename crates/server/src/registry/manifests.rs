@@ -10,17 +10,20 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::json;
 use tokio::time::timeout;
+use twinport_access::{Action, TagGuard};
 use twinport_metadata::{ManifestHead, PutManifest};
 use twinport_oci::{
     Algorithm, Digest, ErrorCode, Manifest, ManifestError, MediaType, Reference, RepositoryName, Tag,
     canonical_digest,
 };
 
+use super::quotas::Addition;
+use super::rules::{Most, check_foreign_urls};
 use super::{Registry, check};
 use crate::answer::{self, Answer, Caching, DigestNames, OCI_SUBJECT, OCI_TAG};
 use crate::body::{BodyError, RequestBody};
 use crate::error::Refusal;
-use crate::grant::{Action, Grant};
+use crate::grant::Grant;
 use crate::query::Query;
 
 /// Room for every header of an answer at once, with those that come later.
@@ -74,10 +77,16 @@ pub(crate) async fn delete(
     reference: &Reference,
 ) -> Result<Answer, Refusal> {
     super::check_deletable(registry, grant, name)?;
-    let actor = grant.actor();
+    let (guard, actor) = (registry.tag_guard(grant, name).await?, grant.actor());
+    if reference.digest().is_some() {
+        // As GitLab has it: whatever tags the manifest has, a token that protects any deletes none by digest.
+        for limits in grant.tag_limits(name) {
+            limits.may_delete_manifests().map_err(|said| Refusal::denied(said.to_string()))?;
+        }
+    }
     let deleted = match reference {
-        Reference::Tag(tag) => registry.metadata.delete_tag(name, tag, &actor).await?,
-        Reference::Digest(digest) => registry.metadata.delete_manifest(name, digest, &actor).await?,
+        Reference::Tag(tag) => registry.metadata.delete_tag(name, tag, &guard, &actor).await?,
+        Reference::Digest(digest) => registry.metadata.delete_manifest(name, digest, &guard, &actor).await?,
     };
     if !deleted {
         return Err(unknown(reference));
@@ -95,20 +104,25 @@ pub(crate) async fn put(
     query: &Query,
     body: &mut RequestBody,
 ) -> Result<Answer, Refusal> {
-    check(grant, name, Action::Push)?;
+    check(grant, name, Action::Create)?;
     let tags = tags(reference, query)?;
     let content_type = content_type(headers)?;
     if body.is_worth_asking_first() {
         registry.check_writable().await?;
     }
-    let bytes = receive(registry, body).await?;
+    let rules = registry.rules().await?;
+    let bytes = receive(registry, &Most::manifest(registry, &rules, name), body).await?;
     let algorithm = reference.digest().map_or(Algorithm::Sha256, |digest| digest.algorithm());
     let (manifest, digest) = read(bytes.clone(), content_type, algorithm).await?;
     if let Some(expected) = reference.digest().filter(|expected| *expected != digest) {
         return Err(Refusal::digest_mismatch(&expected, &digest));
     }
+    check_foreign_urls(&rules, name, &manifest)?;
     let subject = manifest.subject.as_ref().map(|subject| subject.digest);
-    let put = put_of(name, digest, manifest, bytes, tags.clone(), grant)?;
+    let mut put = put_of(name, digest, manifest, bytes, tags.clone(), grant)?;
+    put.guard = registry.tag_guard(grant, name).await?;
+    let addition = Addition::Manifest { digest: &digest, bytes: put.body.len() as u64 };
+    registry.check_quotas(&rules, name, addition).await?;
     registry.metadata.put_manifest(put).await?;
 
     let mut answer = answer::empty(StatusCode::CREATED);
@@ -188,24 +202,20 @@ fn content_type(headers: &HeaderMap) -> Result<Option<MediaType>, Refusal> {
     Ok(Some(MediaType::parse(text)?))
 }
 
-async fn receive(registry: &Registry, body: &mut RequestBody) -> Result<Bytes, Refusal> {
-    let limit = registry.settings.max_manifest_bytes;
-    let too_large = |size: usize| Refusal::from(ManifestError::TooLarge { size, limit });
-    if let Some(size) = body.declared().filter(|size| *size > limit as u64) {
-        return Err(too_large(usize::try_from(size).unwrap_or(usize::MAX)));
-    }
+async fn receive(registry: &Registry, most: &Most, body: &mut RequestBody) -> Result<Bytes, Refusal> {
+    most.check(body.declared().unwrap_or(0))?;
     let large = body.declared().is_none_or(|size| size > MEDIUM);
     let receiving = async {
         // A permit holds until the bytes are here; what is parsed afterwards is bounded by the cores.
         let _held = if large { registry.large_manifests.acquire().await.ok() } else { None };
-        body.take().collect(limit as u64).await
+        body.take().collect(most.bytes).await
     };
     let Ok(received) = timeout(RECEIVING, receiving).await else {
         return Err(BodyError::Stalled.into());
     };
     match received {
         Ok(bytes) => Ok(bytes),
-        Err((BodyError::TooLarge(_), _)) => Err(too_large(limit.saturating_add(1))),
+        Err((BodyError::TooLarge(_), _)) => Err(most.exceeded()),
         Err((error, _)) => Err(error.into()),
     }
 }
@@ -258,6 +268,7 @@ fn put_of(
         blobs,
         manifests,
         tags,
+        guard: TagGuard::default(),
         actor: grant.actor(),
     })
 }

@@ -5,13 +5,14 @@ use http::HeaderValue;
 use http::header::LINK;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use twinport_access::Action;
 use twinport_metadata::Referrer;
 use twinport_oci::{Digest, RepositoryName, next_link};
 
 use super::{Registry, check};
 use crate::answer::{self, Answer, OCI_FILTERS_APPLIED};
 use crate::error::Refusal;
-use crate::grant::{Action, Grant};
+use crate::grant::Grant;
 use crate::query::{Page, Query};
 
 /// Entries of a page at most.

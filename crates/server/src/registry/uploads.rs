@@ -8,16 +8,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::RANGE;
 use http::{HeaderMap, HeaderValue, StatusCode};
+use twinport_access::Action;
 use twinport_blobs::SpoolName;
 use twinport_metadata::UploadSession;
 use twinport_oci::{Algorithm, Digest, ErrorCode, Hasher, RepositoryName, UploadId};
 
 pub(crate) use self::receive::{finish, patch};
+use super::quotas::Addition;
+use super::rules::Most;
 use super::{Registry, check};
 use crate::answer::{self, Answer, UPLOAD_UUID};
 use crate::body::RequestBody;
 use crate::error::Refusal;
-use crate::grant::{Action, Grant};
+use crate::grant::Grant;
 use crate::query::Query;
 
 /// Repositories looked at for a mount that names none: more would cost more than the upload of a small blob.
@@ -31,7 +34,7 @@ pub(crate) async fn begin(
     query: &Query,
     body: &mut RequestBody,
 ) -> Result<Answer, Refusal> {
-    check(grant, name, Action::Push)?;
+    check(grant, name, Action::Create)?;
     if let Some(mount) = query.get("mount") {
         let digest: Digest = mount.parse()?;
         if mounted(registry, grant, name, query.get("from"), &digest).await? {
@@ -43,6 +46,8 @@ pub(crate) async fn begin(
     }
     let algorithm = query.get("digest-algorithm").map_or(Ok(Algorithm::Sha256), str::parse::<Algorithm>)?;
     registry.check_writable().await?;
+    let bytes = body.declared().unwrap_or(0);
+    registry.check_quotas(&*registry.rules().await?, name, Addition::Upload { bytes }).await?;
     let mut session = registry.metadata.begin_upload(name);
     if algorithm != Algorithm::Sha256 {
         // The session remembers it, so that no byte is hashed twice.
@@ -58,7 +63,7 @@ pub(crate) async fn status(
     name: &RepositoryName,
     id: &UploadId,
 ) -> Result<Answer, Refusal> {
-    check(grant, name, Action::Push)?;
+    check(grant, name, Action::Create)?;
     let session = find(registry, name, id).await?;
     Ok(progressed(registry, &session, StatusCode::NO_CONTENT))
 }
@@ -70,7 +75,7 @@ pub(crate) async fn cancel(
     name: &RepositoryName,
     id: &UploadId,
 ) -> Result<Answer, Refusal> {
-    check(grant, name, Action::Push)?;
+    check(grant, name, Action::Create)?;
     find(registry, name, id).await?;
     let turn = registry.sessions.turn_after_cancelling(*id).await?;
     if turn.has_ended() || !registry.metadata.cancel_upload(name, id).await? {
@@ -95,11 +100,38 @@ async fn mounted(
         None => registry.metadata.repositories_linking(digest, SOURCES).await?,
     };
     for source in sources.iter().filter(|source| grant.allows(source, Action::Pull)) {
+        if !fits(registry, source, to, digest).await? {
+            continue;
+        }
         if registry.metadata.mount_blob(source, to, digest, &grant.actor()).await? {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Whether the rules of a repository have room for a blob of another one. A mount that does not fit is an upload, which is
+/// refused with its reason.
+async fn fits(
+    registry: &Registry,
+    from: &RepositoryName,
+    to: &RepositoryName,
+    digest: &Digest,
+) -> Result<bool, Refusal> {
+    let rules = registry.rules().await?;
+    let most = Most::blob(registry, &rules, to);
+    if !most.is_of_a_rule() && rules.quotas_on(to).next().is_none() {
+        return Ok(true);
+    }
+    let Some(blob) = registry.metadata.blob(from, digest).await? else { return Ok(false) };
+    let fits = match most.check(blob.size) {
+        Ok(()) => registry.check_quotas(&rules, to, Addition::Blob { digest, bytes: blob.size }).await,
+        refused => refused,
+    };
+    match fits {
+        Err(refusal) if refusal.status().is_server_error() => Err(refusal),
+        fits => Ok(fits.is_ok()),
+    }
 }
 
 async fn find(registry: &Registry, name: &RepositoryName, id: &UploadId) -> Result<UploadSession, Refusal> {

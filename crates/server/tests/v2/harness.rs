@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use twinport_blobs::Blobs;
 use twinport_metadata::{Clock, Database, Metadata, OpenOptions, PostgresOptions};
 use twinport_oci::Digest;
-use twinport_server::{Access, Listener, ListenerLimits, Registry, RegistrySettings, Tls, v2_service};
+use twinport_server::{Listener, ListenerLimits, Policy, Registry, RegistrySettings, Tls, v2_service};
 
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -122,7 +122,7 @@ impl Site {
         let options = OpenOptions { database: database.clone(), clock: Clock::System };
         let metadata = Metadata::open(options).await.unwrap();
         let blobs = Blobs::open_local(directory.path().join("blobs")).await.unwrap();
-        let registry = Arc::new(Registry::new(metadata, blobs, settings, Access::Open));
+        let registry = Arc::new(Registry::new(metadata, blobs, settings, Policy::Open));
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), limits).await.unwrap();
         let address = listener.local_addr().unwrap();
         let listener = match tls {

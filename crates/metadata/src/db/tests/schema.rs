@@ -7,7 +7,10 @@ use crate::db::Row;
 
 /// What each table is to replication: changed only with an event; computed from the log; this site's own books;
 /// or gone with the requests it serves.
-const CLASSES: [(&str, &str); 20] = [
+const CLASSES: [(&str, &str); 30] = [
+    ("access_generation", "derived"),
+    ("access_pending", "journaled"),
+    ("access_records", "logged"),
     ("backfill", "journaled"),
     ("blob_links", "logged"),
     ("blobs", "journaled"),
@@ -18,16 +21,23 @@ const CLASSES: [(&str, &str); 20] = [
     ("log_head", "logged"),
     ("manifest_references", "derived"),
     ("manifests", "logged"),
+    ("refresh_tokens", "ephemeral"),
+    ("quota_usage", "derived"),
     ("repositories", "logged"),
+    ("repository_usage", "derived"),
+    ("retention_runs", "journaled"),
+    ("retention_trash", "journaled"),
     ("schema_migrations", "journaled"),
     ("site", "journaled"),
     ("site_reports", "ephemeral"),
     ("sites", "logged"),
     ("tags", "logged"),
+    ("token_signing_keys", "journaled"),
     ("tombstones", "logged"),
     ("tracked_items", "journaled"),
     ("tracked_repositories", "journaled"),
     ("uploads", "ephemeral"),
+    ("usage_cursor", "derived"),
 ];
 
 fn by_table(rows: &[Row]) -> BTreeMap<String, BTreeSet<String>> {

@@ -9,15 +9,18 @@ use futures_util::stream::{self, Stream, StreamExt};
 use http::header::{CONTENT_RANGE, LOCATION, RANGE};
 use http::{HeaderMap, StatusCode};
 use tokio_util::sync::CancellationToken;
+use twinport_access::Action;
 use twinport_blobs::{Progress, SpoolName};
 use twinport_metadata::{CommitBlob, UploadSession};
 use twinport_oci::{Algorithm, ContentRange, Digest, ErrorCode, Hasher, RepositoryName, UploadId};
 
+use super::super::quotas::Addition;
+use super::super::rules::Most;
 use super::{Registry, check, created, describe, find, progressed};
 use crate::answer::{Answer, UPLOAD_UUID};
 use crate::body::{BodyError, RequestBody};
 use crate::error::{Refusal, upload_out_of_step};
-use crate::grant::{Action, Grant};
+use crate::grant::Grant;
 
 /// Whole blobs up to this many bytes are stored in one hop, without a spool of the session's own.
 const SMALL: u64 = 64 << 10;
@@ -31,9 +34,9 @@ pub(crate) async fn patch(
     headers: &HeaderMap,
     body: &mut RequestBody,
 ) -> Result<Answer, Refusal> {
-    check(grant, name, Action::Push)?;
+    check(grant, name, Action::Create)?;
     let chunk = Chunk::read(headers, body)?;
-    let upload = Upload::open(registry, grant, name, id, &chunk).await?;
+    let upload = Upload::open(registry, grant, name, id, &chunk, None).await?;
     let body = body.take();
     detached(async move { upload.patch(chunk, body).await }).await
 }
@@ -48,14 +51,14 @@ pub(crate) async fn finish(
     digest: Option<&str>,
     body: &mut RequestBody,
 ) -> Result<Answer, Refusal> {
-    check(grant, name, Action::Push)?;
+    check(grant, name, Action::Create)?;
     let digest: Digest = digest
         .ok_or_else(|| {
             Refusal::bad_request(ErrorCode::DigestInvalid, "the query lacks digest, the digest of the blob")
         })?
         .parse()?;
     let chunk = Chunk::read(headers, body)?;
-    let upload = Upload::open(registry, grant, name, id, &chunk).await?;
+    let upload = Upload::open(registry, grant, name, id, &chunk, Some(&digest)).await?;
     let body = body.take();
     detached(async move { upload.finish(chunk, digest, body).await }).await
 }
@@ -68,24 +71,35 @@ pub(super) async fn whole(
     digest: Digest,
     body: &mut RequestBody,
 ) -> Result<Answer, Refusal> {
-    within_limit(registry, 0, body.declared())?;
+    let rules = registry.rules().await?;
+    let most = Most::blob(registry, &rules, name);
+    most.check(body.declared().unwrap_or(0))?;
     // No session says that this site takes writes, and bytes published before a refusal would belong to nobody.
     registry.check_writable().await?;
+    let addition = Addition::Blob { digest: &digest, bytes: body.declared().unwrap_or(1) };
+    registry.check_quotas(&rules, name, addition).await?;
     let (registry, grant, name, body) = (registry.clone(), grant.clone(), name.clone(), body.take());
     detached(async move {
         if body.declared().is_some_and(|length| length <= SMALL) {
             let bytes = body.collect(SMALL).await.map_err(|(error, _)| error)?;
+            most.check(bytes.len() as u64)?;
             return store_small(&registry, &grant, &name, None, digest, bytes).await;
         }
         let spool = SpoolName::Upload(UploadId::new());
         let stored = async {
             let start = Progress::start(digest.algorithm());
-            let appended = registry.blobs.append(&spool, start, body, registry.most()).await?;
+            let appended = registry
+                .blobs
+                .append(&spool, start, body, most.bytes)
+                .await
+                .map_err(|error| most.explain(error))?;
             if let Some(error) = appended.broken {
                 return Err(Refusal::from(error));
             }
             same_digest(&digest, &appended.progress)?;
-            Ok(appended.progress.offset)
+            let size = appended.progress.offset;
+            registry.check_quotas(&rules, &name, Addition::Blob { digest: &digest, bytes: size }).await?;
+            Ok(size)
         };
         match stored.await {
             Ok(size) => publish(&registry, &grant, &name, None, &spool, digest, size).await,
@@ -129,20 +143,14 @@ impl Chunk {
     }
 }
 
-impl Registry {
-    /// The largest blob this registry takes, in bytes.
-    fn most(&self) -> u64 {
-        self.settings.max_blob_bytes.unwrap_or(i64::MAX as u64)
+impl Most {
+    /// Says who set the limit that a body went past.
+    fn explain(&self, error: twinport_blobs::Error) -> Refusal {
+        match error {
+            twinport_blobs::Error::SizeExceeded { limit } if limit == self.bytes => self.exceeded(),
+            error => error.into(),
+        }
     }
-}
-
-/// Refuses what is certain to be too large before it is sent.
-fn within_limit(registry: &Registry, offset: u64, declared: Option<u64>) -> Result<(), Refusal> {
-    let most = registry.most();
-    if declared.is_some_and(|length| offset.saturating_add(length) > most) {
-        return Err(twinport_blobs::Error::SizeExceeded { limit: most }.into());
-    }
-    Ok(())
 }
 
 /// A session of which this request has the turn.
@@ -150,6 +158,7 @@ struct Upload {
     registry: Arc<Registry>,
     grant: Grant,
     session: UploadSession,
+    most: Most,
     turn: super::super::upload_turns::Turn,
 }
 
@@ -161,14 +170,24 @@ impl Upload {
         name: &RepositoryName,
         id: &UploadId,
         chunk: &Chunk,
+        digest: Option<&Digest>,
     ) -> Result<Self, Refusal> {
         let turn = registry.sessions.turn(*id).await?;
         let session = find(registry, name, id).await?;
-        let upload = Self { registry: registry.clone(), grant: grant.clone(), session, turn };
+        let rules = registry.rules().await?;
+        let most = Most::blob(registry, &rules, name);
+        let upload = Self { registry: registry.clone(), grant: grant.clone(), session, most, turn };
         if chunk.range.is_some_and(|range| range.start != upload.session.offset) {
             return Err(upload.described(upload_out_of_step(upload.session.offset), upload.session.offset));
         }
-        within_limit(registry, upload.session.offset, chunk.declared)?;
+        // What is certain to be too large is refused before it is sent.
+        let bytes = upload.session.offset.saturating_add(chunk.declared.unwrap_or(0));
+        upload.most.check(bytes)?;
+        let addition = match digest {
+            Some(digest) => Addition::Blob { digest, bytes },
+            None => Addition::Upload { bytes },
+        };
+        registry.check_quotas(&rules, name, addition).await?;
         Ok(upload)
     }
 
@@ -230,6 +249,11 @@ impl Upload {
             self.abandon().await;
             return Err(refusal);
         }
+        // Before it is published: bytes that nothing links would stay until the next start.
+        if let Err(refusal) = self.check_quotas(&digest, progress.offset).await {
+            self.abandon().await;
+            return Err(refusal);
+        }
         let (name, stored) = (&self.session.repository, self.stored());
         let answer =
             publish(&self.registry, &self.grant, name, stored, &self.spool(), digest, progress.offset)
@@ -247,6 +271,11 @@ impl Upload {
         };
         match collected {
             Ok(bytes) => {
+                self.most.check(bytes.len() as u64)?;
+                if let Err(refusal) = self.check_quotas(&digest, bytes.len() as u64).await {
+                    self.abandon().await;
+                    return Err(refusal);
+                }
                 let (name, row) = (&self.session.repository, self.stored());
                 let stored = store_small(&self.registry, &self.grant, name, row, digest, bytes).await;
                 match &stored {
@@ -290,7 +319,7 @@ impl Upload {
         chunk: &Chunk,
         body: RequestBody,
     ) -> Result<(Progress, Option<BodyError>), Refusal> {
-        let most = self.registry.most();
+        let most = self.most.bytes;
         let limit = chunk.range.map_or(most, |range| most.min(range.end_inclusive.saturating_add(1)));
         let body = until_cancelled(body, self.turn.cancelled());
         match self.registry.blobs.append(&self.spool(), start, body, limit).await {
@@ -300,7 +329,7 @@ impl Upload {
                 let refusal = Refusal::bad_request(ErrorCode::SizeInvalid, message);
                 Err(self.described(refusal, self.session.offset))
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(self.most.explain(error)),
         }
     }
 
@@ -316,7 +345,12 @@ impl Upload {
         }
     }
 
-    /// Ends a session whose bytes are not what the client took them for.
+    async fn check_quotas(&self, digest: &Digest, bytes: u64) -> Result<(), Refusal> {
+        let rules = self.registry.rules().await?;
+        self.registry.check_quotas(&rules, &self.session.repository, Addition::Blob { digest, bytes }).await
+    }
+
+    /// Ends a session whose bytes are not what the client took them for, or have no room.
     async fn abandon(&self) {
         let cancelled =
             self.registry.metadata.cancel_upload(&self.session.repository, &self.session.id).await;
@@ -367,7 +401,6 @@ async fn store_small(
     digest: Digest,
     bytes: Bytes,
 ) -> Result<Answer, Refusal> {
-    within_limit(registry, 0, Some(bytes.len() as u64))?;
     let size = bytes.len() as u64;
     let spool = registry.blobs.put(&digest, bytes).await?;
     commit(registry, grant, name, upload, &spool, digest, size).await
