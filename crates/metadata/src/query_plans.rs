@@ -175,7 +175,8 @@ impl Plan {
 }
 
 /// Tables of a few rows, whatever a site holds.
-const SMALL: [&str; 13] = [
+const SMALL: [&str; 14] = [
+    "page",
     "usage_cursor",
     "quota_usage",
     "retention_runs",

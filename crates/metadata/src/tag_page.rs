@@ -11,7 +11,7 @@ const BETWEEN: &str = "\",\"";
 pub(crate) const PAGE: &str = "SELECT string_agg(name, '\",\"'), COUNT(*), MAX(name) FROM (SELECT name FROM tags \
      WHERE repository_id = (SELECT id FROM repositories WHERE path = $1) AND name > $2 ORDER BY name LIMIT $3) page";
 pub(crate) const MORE: &str = "SELECT 1 FROM tags \
-     WHERE repository_id = (SELECT id FROM repositories WHERE path = $1) AND name > $2 LIMIT 1";
+     WHERE repository_id = (SELECT id FROM repositories WHERE path = $1) AND name > $2 ORDER BY name LIMIT 1";
 
 /// Tags in byte order.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -300,10 +300,14 @@ impl Config {
             .find(|(name, _)| name == environment::CONFIGURATION_PATH)
             .map(|(_, path)| PathBuf::from(path));
         let file = source.file.clone().or(named);
-        let mut tree = match &file {
+        let tree = match &file {
             Some(path) => read(path)?,
             None => Node::empty(),
         };
+        Self::of_tree(tree, file, source)
+    }
+
+    fn of_tree(mut tree: Node, file: Option<PathBuf>, source: &ConfigSource) -> Result<Self, ConfigError> {
         let mut findings = Findings::default();
         environment::overlay(&mut tree, source.environment.iter().cloned(), &mut findings);
         if let Some(addr) = &source.addr {
@@ -315,6 +319,12 @@ impl Config {
             return Err(ConfigError::Problems { file, problems: findings.problems });
         }
         Ok(Self { warnings: findings.warnings.iter().map(ToString::to_string).collect(), ..config })
+    }
+
+    /// From a file's text, where it is one that can be run with.
+    #[cfg(fuzzing)]
+    pub(crate) fn of_text(text: &str) -> Option<Self> {
+        Self::of_tree(Node::parse(text).ok()?, Some("config.yml".into()), &ConfigSource::default()).ok()
     }
 }
 

@@ -13,6 +13,8 @@ mod data_directory;
 mod error;
 mod external;
 mod first_start;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod geo_api;
 mod grant;
 mod health;
