@@ -48,9 +48,10 @@ impl Policy {
     pub(crate) async fn grant(&self, request: &request::Parts) -> Result<Grant, Refusal> {
         let grant = match self {
             Self::Open => open(&request.headers, request.extensions.get()),
-            Self::Htpasswd(htpasswd) => htpasswd.grant(request).await?,
+            // In boxes of their own: their futures are large, and every request of every policy would carry that room.
+            Self::Htpasswd(htpasswd) => Box::pin(htpasswd.grant(request)).await?,
             Self::Token(tokens) => tokens.grant(request)?,
-            Self::Accounts(accounts) => accounts.grant(request).await?,
+            Self::Accounts(accounts) => Box::pin(accounts.grant(request)).await?,
         };
         Ok(grant.with_correlation(&request.headers))
     }

@@ -197,6 +197,7 @@ fn is_get(method: &Method) -> bool {
     [Method::GET, Method::HEAD].contains(method)
 }
 
+/// Only what a pull asks for is done in the request's own future: what takes more room has a box, so that a pull carries less.
 async fn dispatch(
     registry: &Arc<Registry>,
     parts: &request::Parts,
@@ -213,10 +214,10 @@ async fn dispatch(
             Err(Refusal::unauthorized("sign in", None, false))
         }
         (Route::Base, _) if get => Ok(answer::whole(Bytes::from_static(b"{}"), answer::JSON)),
-        (Route::Catalog, _) if get => catalog::list(registry, grant, query).await,
-        (Route::Tags(name), _) if get => tags::list(registry, grant, name, query).await,
+        (Route::Catalog, _) if get => Box::pin(catalog::list(registry, grant, query)).await,
+        (Route::Tags(name), _) if get => Box::pin(tags::list(registry, grant, name, query)).await,
         (Route::Referrers(name, subject), _) if get => {
-            referrers::list(registry, grant, name, subject, query).await
+            Box::pin(referrers::list(registry, grant, name, subject, query)).await
         }
         (Route::Manifest(name, reference), &Method::GET) => {
             manifests::get(registry, grant, name, reference, headers).await
@@ -225,25 +226,31 @@ async fn dispatch(
             manifests::head(registry, grant, name, reference, headers).await
         }
         (Route::Manifest(name, reference), &Method::PUT) => {
-            manifests::put(registry, grant, name, reference, headers, query, body).await
+            Box::pin(manifests::put(registry, grant, name, reference, headers, query, body)).await
         }
         (Route::Manifest(name, reference), &Method::DELETE) => {
-            manifests::delete(registry, grant, name, reference).await
+            Box::pin(manifests::delete(registry, grant, name, reference)).await
         }
         (Route::Blob(name, digest), &Method::GET) => blobs::get(registry, grant, name, digest, headers).await,
         (Route::Blob(name, digest), &Method::HEAD) => {
             blobs::head(registry, grant, name, digest, headers).await
         }
-        (Route::Blob(name, digest), &Method::DELETE) => blobs::delete(registry, grant, name, digest).await,
-        (Route::Uploads(name), &Method::POST) => uploads::begin(registry, grant, name, query, body).await,
-        (Route::Upload(name, id), _) if get => uploads::status(registry, grant, name, id).await,
+        (Route::Blob(name, digest), &Method::DELETE) => {
+            Box::pin(blobs::delete(registry, grant, name, digest)).await
+        }
+        (Route::Uploads(name), &Method::POST) => {
+            Box::pin(uploads::begin(registry, grant, name, query, body)).await
+        }
+        (Route::Upload(name, id), _) if get => Box::pin(uploads::status(registry, grant, name, id)).await,
         (Route::Upload(name, id), &Method::PATCH) => {
-            uploads::patch(registry, grant, name, id, headers, body).await
+            Box::pin(uploads::patch(registry, grant, name, id, headers, body)).await
         }
         (Route::Upload(name, id), &Method::PUT) => {
-            uploads::finish(registry, grant, name, id, headers, query.get("digest"), body).await
+            Box::pin(uploads::finish(registry, grant, name, id, headers, query.get("digest"), body)).await
         }
-        (Route::Upload(name, id), &Method::DELETE) => uploads::cancel(registry, grant, name, id).await,
+        (Route::Upload(name, id), &Method::DELETE) => {
+            Box::pin(uploads::cancel(registry, grant, name, id)).await
+        }
         _ => Err(not_allowed(route)),
     }
 }
