@@ -12,11 +12,11 @@ use_cached_target() {
   flock -n 9 || { echo "waiting for another run that builds in $folder"; flock 9; }
 
   if [ ! -d "$folder/$key" ]; then
-    # Only what this compiler built can be used again. Copied, not hard-linked: cargo writes some of its files in place.
+    # Only what this compiler built can be used again.
     newest=$(newest_target "$folder" "$compiler-*")
     if [ -n "$newest" ]; then
       rm -rf "$folder/.making"
-      cp -a --reflink=auto "$newest" "$folder/.making"
+      copy_dependencies "$newest" "$folder/.making"
       mv "$folder/.making" "$folder/$key"
     fi
     mkdir -p "$folder/$key"
@@ -29,6 +29,16 @@ use_cached_target() {
 
 newest_target() {
   find "$1" -mindepth 1 -maxdepth 1 -type d -name "$2" -printf '%T@ %p\n' | sort -rn | head -n 1 | cut -d' ' -f2-
+}
+
+# copy_dependencies FROM TO: what the crates of others were built to. Programs and this project's own crates are built anew, and
+# are nine tenths of a folder. Copied, not hard-linked: cargo writes some of its files in place.
+copy_dependencies() {
+  mkdir -p "$2"
+  (cd "$1" && find . \
+    \( -path './*/incremental' -o -path ./doc -o -path './*/.fingerprint/twinport*' -o -path './*/build/twinport*' \) -prune \
+    -o -path './*/deps/*' \( -name '*twinport*' -o ! -name '*.*' \) -prune -o -type f -print0) \
+    | tar -C "$1" --null -T - -cf - | tar -C "$2" -xf -
 }
 
 prune_targets() {

@@ -174,7 +174,7 @@ impl Plan {
     }
 }
 
-/// Tables of a few rows, whatever a site holds.
+/// Tables of a few rows, whatever a site holds. `page` is no table: it is the rows of a subquery that has a limit.
 const SMALL: [&str; 14] = [
     "page",
     "usage_cursor",

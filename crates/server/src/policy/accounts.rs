@@ -147,7 +147,7 @@ impl Accounts {
                 None => (state.anonymous(), Manner::Challenge),
             },
             Credentials::Basic(basic) => (state.rights(&self.sign_in(&basic, from).await?), Manner::Denied),
-            Credentials::Bearer(token) => (self.bearer(&token, &state).await?, Manner::InsufficientScope),
+            Credentials::Bearer(token) => (self.bearer(token, &state).await?, Manner::InsufficientScope),
             Credentials::Unreadable => return Err(Refusal::bad_credentials()),
         };
         self.admission.admit(&rights.identity, from, request)?;

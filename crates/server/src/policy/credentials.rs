@@ -20,27 +20,29 @@ impl std::fmt::Debug for Basic {
 
 /// What a request showed.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) enum Credentials {
+pub(crate) enum Credentials<'a> {
     None,
     Basic(Basic),
-    Bearer(String),
+    /// As it stands in the header: it is a kilobyte or more, and most are known already.
+    Bearer(&'a str),
     /// Something that cannot be read, or of a scheme that is not spoken here.
     Unreadable,
 }
 
-impl Credentials {
-    pub(crate) fn read(headers: &HeaderMap) -> Self {
+impl<'a> Credentials<'a> {
+    pub(crate) fn read(headers: &'a HeaderMap) -> Self {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let Some(value) = values.next() else { return Self::None };
         if values.next().is_some() {
             return Self::Unreadable;
         }
-        let Some((scheme, rest)) = value.to_str().ok().and_then(|text| text.split_once(' ')) else {
+        let text = std::str::from_utf8(value.as_bytes()).ok();
+        let Some((scheme, rest)) = text.and_then(|text| text.split_once(' ')) else {
             return Self::Unreadable;
         };
         let rest = rest.trim();
         if scheme.eq_ignore_ascii_case("bearer") && !rest.is_empty() {
-            return Self::Bearer(rest.to_owned());
+            return Self::Bearer(rest);
         }
         if scheme.eq_ignore_ascii_case("basic") {
             return basic(rest).map_or(Self::Unreadable, Self::Basic);
@@ -59,24 +61,27 @@ fn basic(encoded: &str) -> Option<Basic> {
 mod tests {
     use super::*;
 
-    fn read(values: &[&str]) -> Credentials {
-        let mut headers = HeaderMap::new();
-        for value in values {
-            headers.append(AUTHORIZATION, value.parse().unwrap());
-        }
-        Credentials::read(&headers)
+    fn headers(values: &[&str]) -> HeaderMap {
+        values.iter().map(|value| (AUTHORIZATION, value.parse().unwrap())).collect()
+    }
+
+    #[track_caller]
+    fn reads(values: &[&str], as_what: &Credentials<'_>) {
+        assert!(Credentials::read(&headers(values)) == *as_what, "{values:?}");
     }
 
     #[test]
     fn credentials_are_read_or_refused_never_guessed() {
         let alice = Credentials::Basic(Basic { user: "alice".to_owned(), secret: "a:b".to_owned() });
-        assert!(read(&[]) == Credentials::None);
-        assert!(read(&["Basic YWxpY2U6YTpi"]) == alice);
-        assert!(read(&["basic YWxpY2U6YTpi"]) == alice);
-        assert!(read(&["Bearer abc"]) == Credentials::Bearer("abc".to_owned()));
+        reads(&[], &Credentials::None);
+        reads(&["Basic YWxpY2U6YTpi"], &alice);
+        reads(&["basic YWxpY2U6YTpi"], &alice);
+        reads(&["Bearer abc"], &Credentials::Bearer("abc"));
         for odd in ["", "Basic", "Basic !", "Basic YWxpY2U=", "Bearer ", "Digest x", "Basic /w=="] {
-            assert!(read(&[odd]) == Credentials::Unreadable, "{odd:?}");
+            reads(&[odd], &Credentials::Unreadable);
         }
-        assert!(read(&["Bearer abc", "Bearer abc"]) == Credentials::Unreadable);
+        reads(&["Bearer abc", "Bearer abc"], &Credentials::Unreadable);
+        let not_text = (AUTHORIZATION, http::HeaderValue::from_bytes(b"Bearer \xff").unwrap());
+        assert!(Credentials::read(&HeaderMap::from_iter([not_text])) == Credentials::Unreadable);
     }
 }

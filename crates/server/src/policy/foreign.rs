@@ -83,7 +83,7 @@ impl ForeignTokens {
             }
             Credentials::Basic(_) | Credentials::Unreadable => return Err(Refusal::bad_credentials()),
         };
-        let verified = self.verifier.verify(&token, self.clock.now_us()).map_err(|reason| {
+        let verified = self.verifier.verify(token, self.clock.now_us()).map_err(|reason| {
             tracing::info!(%reason, "a bearer token was refused");
             Refusal::bad_credentials()
         })?;

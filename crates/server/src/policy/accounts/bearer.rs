@@ -99,7 +99,9 @@ impl Accounts {
     pub(super) async fn bearer(&self, token: &str, state: &State) -> Result<Arc<RoleRights>, Refusal> {
         let now_us = self.metadata.clock().now_us();
         let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        let seen = match self.bearers.0.get(&key) {
+        let remembered = self.bearers.0.get(&key);
+        let held_before = remembered.is_some();
+        let seen = match remembered {
             Some(seen) => seen,
             None => {
                 let seen = Arc::new(read(token, state, now_us).map_err(|reason| {
@@ -117,7 +119,9 @@ impl Accounts {
         let worth = match known {
             Some((generation, worth)) if generation == state.generation => worth,
             _ => {
-                let worth = self.worth(&seen, token, state, now_us).await?;
+                // Its key may be gone since it was remembered.
+                let holds = !held_before || read(token, state, now_us).is_ok();
+                let worth = if holds { self.worth(&seen, state).await? } else { None };
                 *seen.worth.lock() = Some((state.generation, worth.clone()));
                 worth
             }
@@ -125,18 +129,8 @@ impl Accounts {
         worth.ok_or_else(Refusal::bad_credentials)
     }
 
-    /// What a token is worth as the records are now: nothing when its owner, its key, or the personal token that it came from is
-    /// gone.
-    async fn worth(
-        &self,
-        seen: &Seen,
-        token: &str,
-        state: &State,
-        now_us: i64,
-    ) -> Result<Option<Arc<RoleRights>>, Refusal> {
-        if read(token, state, now_us).is_err() {
-            return Ok(None);
-        }
+    /// What a token is worth as the records are now: nothing when its owner, or the personal token that it came from, is gone.
+    async fn worth(&self, seen: &Seen, state: &State) -> Result<Option<Arc<RoleRights>>, Refusal> {
         if let Identity::Account { name, kind } = &seen.bearer.identity {
             let current = self.enabled(name).await?;
             if !matches!(current, Some(Identity::Account { kind: now, .. }) if now == *kind) {
