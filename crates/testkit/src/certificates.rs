@@ -93,6 +93,14 @@ impl Authority {
         Ok(signed)
     }
 
+    /// For a server of this name alone.
+    ///
+    /// # Errors
+    /// The maker's.
+    pub fn server_named(&self, name: &str) -> anyhow::Result<KeyedCertificate> {
+        self.sign(CertificateParams::new(vec![name.to_owned()])?)
+    }
+
     /// For a client of this name.
     ///
     /// # Errors

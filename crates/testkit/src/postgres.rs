@@ -114,7 +114,7 @@ pub async fn postgres_database() -> anyhow::Result<Option<String>> {
 }
 
 /// The directory of `initdb` and `postgres`: the newest that is installed, 15 or later.
-fn server_programs() -> Option<PathBuf> {
+pub(crate) fn server_programs() -> Option<PathBuf> {
     let packaged = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = packaged
         .filter_map(|entry| {
@@ -127,7 +127,7 @@ fn server_programs() -> Option<PathBuf> {
     newest.or_else(|| std::env::split_paths(&path).find(|programs| programs.join("initdb").is_file()))
 }
 
-fn ids_of(user: &str) -> anyhow::Result<(u32, u32)> {
+pub(crate) fn ids_of(user: &str) -> anyhow::Result<(u32, u32)> {
     let accounts = std::fs::read_to_string("/etc/passwd")?;
     let account = accounts
         .lines()
@@ -135,6 +135,18 @@ fn ids_of(user: &str) -> anyhow::Result<(u32, u32)> {
         .find(|fields| fields.first() == Some(&user) && fields.len() > 3)
         .with_context(|| format!("there is no user {user} to run the server as"))?;
     Ok((account[2].parse()?, account[3].parse()?))
+}
+
+/// A loopback port below those that the kernel gives to outgoing connections: one of them could take it while a server is
+/// stopped.
+pub(crate) fn free_port() -> anyhow::Result<u16> {
+    for _ in 0..100 {
+        let port = rand::random_range(12_000..32_000);
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(anyhow!("no free port between 12000 and 32000"))
 }
 
 fn wait_until_ready(directory: &Path) -> anyhow::Result<()> {
