@@ -150,7 +150,10 @@ async fn every_change_has_one_audit_line_that_says_who_what_where_and_by_which_r
     }
     let seen: BTreeSet<String> =
         log.iter().chain(&lines(&pair.secondary)).map(|line| field(line, "event").to_owned()).collect();
-    assert_eq!(seen.iter().map(String::as_str).collect::<BTreeSet<_>>(), documented());
+    // A loss is accepted where a database has lost something: `tests/database_restore.rs`.
+    let elsewhere = BTreeSet::from(["loss_accept"]);
+    let here: BTreeSet<_> = documented().difference(&elsewhere).copied().collect();
+    assert_eq!(seen.iter().map(String::as_str).collect::<BTreeSet<_>>(), here);
 }
 
 /// Each of the changes once.

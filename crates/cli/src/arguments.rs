@@ -321,6 +321,35 @@ pub(crate) enum BlobsCommand {
 pub(crate) enum DbCommand {
     /// Show the database, its schema and the head of the event log.
     Status(Target),
+    /// Bring the schema up to this version's, before nodes of this version start.
+    ///
+    /// Sites do so by themselves when they start; this is for a database user who may change the schema where the sites' own
+    /// may not. A site on PostgreSQL may be running, also one of the version before.
+    Migrate(MigrateArguments),
+    /// Take writes again although the database lacks some that were acknowledged.
+    ///
+    /// A site stops writes when its database went back: restored from an older backup, or failed over to a standby that had
+    /// not received everything. Bring back the server that has it all, if there is one; this command is for when there is
+    /// none.
+    AcceptLoss(AcceptLossArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MigrateArguments {
+    /// Only show what would be done.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AcceptLossArguments {
+    /// What is lost may be given up.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) target: Target,
 }
 
 #[cfg(test)]
@@ -392,6 +421,8 @@ mod tests {
             "twinport rule restore team/app nightly-1",
             "twinport blobs scrub --output json",
             "twinport db status",
+            "twinport db migrate --dry-run --config config.yml",
+            "twinport db accept-loss --yes",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         }

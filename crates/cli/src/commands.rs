@@ -66,6 +66,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Rule(RuleCommand::Restore(arguments)) => rule::restore(&arguments).await?,
         Command::Blobs(BlobsCommand::Scrub(target)) => return blobs::scrub(&target).await,
         Command::Db(DbCommand::Status(target)) => db::status(&target).await?,
+        Command::Db(DbCommand::Migrate(arguments)) => db::migrate(&arguments).await?,
+        Command::Db(DbCommand::AcceptLoss(arguments)) => db::accept_loss(&arguments).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

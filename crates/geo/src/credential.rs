@@ -141,7 +141,7 @@ impl CredentialVerifier {
     /// A verifier over the sites of `metadata`.
     #[must_use]
     pub fn new(metadata: Metadata) -> Self {
-        Self { metadata, federation: Arc::default(), seen: Arc::default() }
+        Self { metadata: metadata.reserved(), federation: Arc::default(), seen: Arc::default() }
     }
 
     /// The site behind an `Authorization` header, if its credential carries `scope`.

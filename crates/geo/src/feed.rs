@@ -47,6 +47,8 @@ impl Feed {
     /// A feed of the log of `metadata`; one for the process.
     #[must_use]
     pub fn new(metadata: Metadata) -> Self {
+        // Whoever follows must not wait behind this site's clients: its lag would grow with their number.
+        let metadata = metadata.reserved();
         Self { metadata, readers: Arc::default(), activity: ClientActivity::default() }
     }
 

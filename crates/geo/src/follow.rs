@@ -31,7 +31,9 @@ const OUTAGE: Duration = Duration::from_secs(1);
 const REFUSED: Duration = Duration::from_secs(10);
 
 /// Follows the log until the engine ends, or must not go on.
-pub(crate) async fn follow<U: Upstream>(engine: Engine<U>) {
+pub(crate) async fn follow<U: Upstream>(mut engine: Engine<U>) {
+    // Neither clients nor this site's own workers hold up the log.
+    engine.metadata = engine.metadata.reserved();
     let mut wait = RECONNECT_FIRST;
     let mut lost: Option<Instant> = None;
     loop {
@@ -242,6 +244,13 @@ impl<U: Upstream> Reader<'_, U> {
 
     fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<()> {
         let head = LogHead::from(heartbeat.head);
+        if head.position.seq < self.cursor.position.seq {
+            // Whoever asks again with the cursor tells the primary, which then stops its writes.
+            return Err(Error::Protocol(format!(
+                "the primary's log ends at event {}, and this site has event {}: the primary's database went back",
+                head.position.seq, self.cursor.position.seq
+            )));
+        }
         if head.position.seq == self.cursor.position.seq && head.hash != self.cursor.hash {
             return Err(Error::HashMismatch { seq: head.position.seq });
         }

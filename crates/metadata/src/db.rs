@@ -15,7 +15,7 @@ use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc};
 
 use tokio::sync::{Notify, watch};
 
-pub use self::postgres::PostgresOptions;
+pub use self::postgres::{LEAST_OPEN, PoolLimits, PostgresHost, PostgresOptions, PostgresTls, SslMode};
 pub(crate) use self::{
     dialect::Dialect,
     postgres::PostgresDb,
@@ -54,7 +54,7 @@ pub(crate) enum Db {
 }
 
 impl Db {
-    /// Connects; what the database holds is not looked at yet.
+    /// Connects. What the database holds is not looked at yet, but for what this node knows of it.
     pub(crate) async fn connect(database: &Database, clock: &Clock) -> Result<Self> {
         let signals = LogSignals { head: watch::Sender::new(None), unnumbered: Notify::new() };
         match database {
@@ -62,6 +62,14 @@ impl Db {
             Database::Postgres(options) => {
                 Ok(Self::Postgres(Arc::new(PostgresDb::connect(options, clock, signals).await?)))
             }
+        }
+    }
+
+    /// The same database for whoever must not queue behind clients. SQLite has no queue of readers, and one of writers.
+    pub(crate) fn reserved(&self) -> Self {
+        match self {
+            Self::Sqlite(db) => Self::Sqlite(Arc::clone(db)),
+            Self::Postgres(db) => Self::Postgres(Arc::new(db.reserved())),
         }
     }
 
@@ -151,7 +159,7 @@ impl Db {
     pub(crate) async fn close(&self) {
         match self {
             Self::Sqlite(db) => db.close().await,
-            Self::Postgres(db) => db.close(),
+            Self::Postgres(db) => db.close().await,
         }
     }
 }

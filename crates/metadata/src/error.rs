@@ -116,16 +116,21 @@ impl From<tokio_postgres::Error> for Error {
     }
 }
 
-impl From<deadpool_postgres::PoolError> for Error {
-    fn from(error: deadpool_postgres::PoolError) -> Self {
+impl From<deadpool::managed::PoolError<Error>> for Error {
+    fn from(error: deadpool::managed::PoolError<Self>) -> Self {
+        use deadpool::managed::{PoolError, TimeoutType};
         match error {
-            deadpool_postgres::PoolError::Backend(error) => error.into(),
+            PoolError::Backend(error) => error,
+            PoolError::Timeout(TimeoutType::Wait) => Self::Unavailable(
+                "all connections were busy: raise database.pool.maxopen if this lasts".to_owned(),
+            ),
             other => Self::Unavailable(with_source(&other)),
         }
     }
 }
 
-fn with_source(error: &dyn std::error::Error) -> String {
+/// An error's words with those of what caused it.
+pub(crate) fn with_source(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

@@ -29,6 +29,7 @@ mod reports;
 mod repositories;
 mod retention;
 mod sequencer;
+mod server_facts;
 mod site;
 mod sites;
 mod stored_blobs;
@@ -77,11 +78,13 @@ pub use self::{
 };
 pub use self::{
     clock::Clock,
-    db::{Database, PostgresOptions},
+    db::{Database, LEAST_OPEN, PoolLimits, PostgresHost, PostgresOptions, PostgresTls, SslMode},
     error::{Error, Result},
     event::{EVENT_SCHEMA, Event, EventKind, LoggedEvent, chain},
     metadata::{Metadata, OpenOptions},
+    migrations::SchemaChange,
     position::{Actor, Epoch, EpochRecord, Federation, Incarnation, LogHead, LogPosition, RepositoryUuid},
+    server_facts::ServerFacts,
     site::{BecomeSecondary, Role, Site},
     stored_blobs::StoredBlob,
 };

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use crate::{
     Clock, Database, Epoch, EpochRecord, Error, Incarnation, LogHead, Result,
     db::{Db, Dialect},
-    migrations,
+    migrations::{self, SchemaChange},
     sequencer::Sequencer,
     site,
     upload_ids::UploadIds,
@@ -41,13 +41,44 @@ impl Metadata {
         site::found(&db).await?;
         let sequencer = match &db {
             Db::Sqlite(_) => None,
-            Db::Postgres(postgres) => Some(Arc::new(Sequencer::start(Arc::clone(postgres)))),
+            Db::Postgres(postgres) => Some(Arc::new(Sequencer::start(Arc::new(postgres.reserved())))),
         };
         let upload_ids = UploadIds::new(&site::signing_key(&db).await?);
         let metadata = Self { db, clock: options.clock, upload_ids, sequencer };
-        let head = metadata.sequence_now().await?;
+        if let Db::Postgres(postgres) = &metadata.db {
+            postgres.continuity().belongs_to(metadata.site().await?.incarnation);
+        }
+        let head = match metadata.sequence_now().await {
+            Err(Error::Halted(_)) => metadata.log_head().await?,
+            head => head?,
+        };
         metadata.db.signals().head.send_replace(Some(head));
         Ok(metadata)
+    }
+
+    /// Brings a database's schema up to this binary's, or with `dry` only says what that would be: every change, and whether
+    /// the database has it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a schema that this binary cannot run with, or may not change.
+    pub async fn migrate(database: &Database, clock: &Clock, dry: bool) -> Result<Vec<SchemaChange>> {
+        let db = Db::connect(database, clock).await?;
+        let migrated = async {
+            if !dry {
+                migrations::migrate(&db).await?;
+            }
+            migrations::changes(&db).await
+        };
+        let changes = migrated.await;
+        db.close().await;
+        changes
+    }
+
+    /// The same metadata, by connections that are kept from clients: for the log's stream, its heartbeats, and whoever asks
+    /// whether the site is well.
+    #[must_use]
+    pub fn reserved(&self) -> Self {
+        Self { db: self.db.reserved(), ..self.clone() }
     }
 
     /// `sqlite` or `postgresql`.

@@ -1,5 +1,9 @@
 //! Numbered schema changes, checksummed, one text per database.
 //!
+//! Nodes of two versions may work side by side: a change only adds, in a way that older binaries need not know of (a column
+//! may be null or has a default), unless its name begins with `contract:`. Such a change takes away what no binary since
+//! the release before has used, and a binary that does not know it refuses to run.
+//!
 //! **Architecture invariant:** a migration that has been released is never edited; both databases have the same
 //! numbers and, by a test, the same tables and columns.
 
@@ -7,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     Error, Result,
-    db::{Db, Dialect, Tx, Value},
+    db::{Db, Dialect, Row, Tx, Value},
 };
 
 struct Migration {
@@ -67,12 +71,36 @@ pub(crate) fn newest() -> i64 {
     MIGRATIONS.last().map_or(0, |migration| migration.number)
 }
 
+/// How the name of a change begins that takes something away.
+const CONTRACT: &str = "contract:";
+
+/// One step of the schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemaChange {
+    pub number: i64,
+    pub name: String,
+    /// Whether the database has it.
+    pub applied: bool,
+}
+
 /// Brings the schema up to this binary's; nodes that start together wait for each other.
 ///
 /// # Errors
-/// [`Error::Refused`] for a schema that is newer than this binary, or that was changed by hand.
+/// [`Error::Refused`] for a schema that this binary cannot run with, or that was changed by hand.
 pub(crate) async fn migrate(db: &Db) -> Result<()> {
-    db.write_alone(|tx| Box::pin(apply_missing(tx, MIGRATIONS))).await
+    // A user that may not change the schema can run a site whose schema is as it should be.
+    if changes(db).await?.iter().all(|change| change.applied) {
+        return Ok(());
+    }
+    let before = applied(db).await.unwrap_or(0);
+    match db.write_alone(|tx| Box::pin(apply_missing(tx, MIGRATIONS))).await {
+        Err(Error::Database(text)) if text.contains("(42501)") => Err(Error::Refused(format!(
+            "the database has schema {before}, this binary needs {}, and its user may not change it ({text}): run \
+             `twinport db migrate` with a database.user who may",
+            newest()
+        ))),
+        migrated => migrated,
+    }
 }
 
 /// The number of the newest migration that the database holds.
@@ -81,19 +109,50 @@ pub(crate) async fn applied(db: &Db) -> Result<i64> {
     row.map_or(Ok(0), |row| row.int(0))
 }
 
-async fn apply_missing(tx: &mut Tx, known: &'static [Migration]) -> Result<()> {
-    tx.lock_role().await?;
-    tx.script(TABLE).await?;
-    let applied = tx.query("SELECT number, checksum FROM schema_migrations ORDER BY number", vec![]).await?;
-    for row in &applied {
+/// Every change that the database has or this binary knows, in their order.
+///
+/// # Errors
+/// [`Error::Refused`] for a schema that this binary cannot run with, or that was changed by hand.
+pub(crate) async fn changes(db: &Db) -> Result<Vec<SchemaChange>> {
+    let there = match db.dialect() {
+        Dialect::Sqlite => "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'schema_migrations')",
+        Dialect::Postgres => "SELECT to_regclass('schema_migrations') IS NOT NULL",
+    };
+    let there = db.query_opt(there, vec![]).await?.map(|row| row.int(0)).transpose()? == Some(1);
+    let rows = if there { db.query(APPLIED, vec![]).await? } else { Vec::new() };
+    check_applied(&rows, db.dialect())?;
+    let mut changes: Vec<SchemaChange> = MIGRATIONS
+        .iter()
+        .map(|known| SchemaChange { number: known.number, name: known.name.to_owned(), applied: false })
+        .collect();
+    for row in &rows {
         let number = row.int(0)?;
+        match changes.iter_mut().find(|change| change.number == number) {
+            Some(change) => change.applied = true,
+            None => changes.push(SchemaChange { number, name: row.text(2)?, applied: true }),
+        }
+    }
+    Ok(changes)
+}
+
+const APPLIED: &str = "SELECT number, checksum, name FROM schema_migrations ORDER BY number";
+
+/// Refuses what this binary cannot run with.
+fn check_applied(applied: &[Row], dialect: Dialect) -> Result<()> {
+    for row in applied {
+        let (number, name) = (row.int(0)?, row.text(2)?);
         let Some(known) = MIGRATIONS.iter().find(|migration| migration.number == number) else {
-            return Err(Error::Refused(format!(
-                "the database has schema {number}, this binary knows up to {}: start a newer twinport",
-                newest()
-            )));
+            if name.starts_with(CONTRACT) {
+                return Err(Error::Refused(format!(
+                    "the database has schema {number} ({name}), this binary knows up to {} and cannot run with it: start a \
+                     newer twinport, `twinport db status` there shows which",
+                    newest()
+                )));
+            }
+            tracing::info!(number, name, "the schema is newer than this binary, which can run with it");
+            continue;
         };
-        if row.text(1)? != checksum(known.sql(tx.dialect())) {
+        if row.text(1)? != checksum(known.sql(dialect)) {
             return Err(Error::Refused(format!(
                 "schema change {number} ({}) of this database is not the one this binary knows: \
                  it was made by another build, restore the matching one",
@@ -101,7 +160,16 @@ async fn apply_missing(tx: &mut Tx, known: &'static [Migration]) -> Result<()> {
             )));
         }
     }
-    for migration in known.iter().skip(applied.len()) {
+    Ok(())
+}
+
+async fn apply_missing(tx: &mut Tx, known: &'static [Migration]) -> Result<()> {
+    tx.lock_role().await?;
+    tx.script(TABLE).await?;
+    let applied = tx.query(APPLIED, vec![]).await?;
+    check_applied(&applied, tx.dialect())?;
+    let applied = applied.iter().map(|row| row.int(0)).collect::<Result<Vec<_>>>()?;
+    for migration in known.iter().filter(|migration| !applied.contains(&migration.number)) {
         let sql = migration.sql(tx.dialect());
         tx.script(sql).await?;
         let now = tx.now_us();

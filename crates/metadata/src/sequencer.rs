@@ -55,10 +55,18 @@ impl Sequencer {
     /// A whole pass, begun after this call; whoever holds the lease.
     pub(crate) async fn pass(&self) -> Result<LogHead> {
         loop {
-            let (head, numbered) = number(&self.db, self.node).await?;
+            let (head, numbered) = self.number().await?;
             if numbered < PASS_LIMIT {
                 return Ok(head);
             }
+        }
+    }
+
+    async fn number(&self) -> Result<(LogHead, i64)> {
+        match number(&self.db, self.node).await {
+            // Nothing was numbered: whoever was in the way has had its turn.
+            Err(Error::Conflict(_)) => number(&self.db, self.node).await,
+            numbered => numbered,
         }
     }
 
@@ -93,44 +101,72 @@ async fn number_for_ever(db: Arc<PostgresDb>, node: Uuid) {
 
 async fn tick(db: &PostgresDb, node: Uuid, announced: bool) -> Result<()> {
     if !announced {
-        let (head, waiting, mine) = look(db, node).await?;
-        if !waiting || !mine {
-            publish(db, head);
+        let seen = look(db, node).await?;
+        if !seen.waiting || !seen.mine || seen.halted {
+            publish(db, seen.head, seen.halted);
             return Ok(());
         }
     }
-    number(db, node).await.map(drop)
+    match number(db, node).await {
+        // Said already, where writes were stopped.
+        Err(Error::Halted(_)) => Ok(()),
+        numbered => numbered.map(drop),
+    }
 }
 
-/// The head, whether events wait for numbers, and whether this node is the one to number them.
-async fn look(db: &PostgresDb, node: Uuid) -> Result<(LogHead, bool, bool)> {
+/// What a look at the head finds.
+struct Seen {
+    head: LogHead,
+    /// Events wait for numbers.
+    waiting: bool,
+    /// This node is the one to number them.
+    mine: bool,
+    /// Writes are stopped.
+    halted: bool,
+}
+
+async fn look(db: &PostgresDb, node: Uuid) -> Result<Seen> {
     let text = format!(
         "SELECT epoch, owner, seq, hash, EXISTS (SELECT 1 FROM events WHERE seq IS NULL), \
-         lease_holder IS NULL OR lease_holder = $1 OR lease_until_us < {NOW_US} FROM log_head WHERE id = 1"
+         lease_holder IS NULL OR lease_holder = $1 OR lease_until_us < {NOW_US}, \
+         EXISTS (SELECT 1 FROM site WHERE id = 1 AND halted IS NOT NULL) FROM log_head WHERE id = 1"
     );
     let rows = db.session().await?.query(&text, &[node.into()]).await?;
     let row = rows.first().ok_or_else(|| Error::Corrupt("the log has no head row".to_owned()))?;
-    Ok((head_of(row)?, row.int(4)? != 0, row.int(5)? != 0))
+    Ok(Seen {
+        head: head_of(row)?,
+        waiting: row.int(4)? != 0,
+        mine: row.int(5)? != 0,
+        halted: row.int(6)? != 0,
+    })
 }
 
-/// One pass: the head it leaves, and how many events it numbered.
+/// One pass: the head it leaves, and how many events it numbered. Where writes are stopped, what still waits for a number
+/// gets none: the position may be another event's already.
 async fn number(db: &PostgresDb, node: Uuid) -> Result<(LogHead, i64)> {
     const HEAD: &str = "SELECT epoch, owner, seq, hash FROM log_head WHERE id = 1 FOR UPDATE";
     // A statement of its own after the lock is held: its snapshot sees all that was committed before this pass.
     const WAITING: &str = "SELECT event_id, body FROM events WHERE seq IS NULL ORDER BY event_id LIMIT $1";
     let mut session = db.session().await?;
     session.begin("BEGIN");
-    let reads = [(HEAD.into(), vec![]), (WAITING.into(), vec![PASS_LIMIT.into()])];
+    const HALTED: &str = "SELECT halted FROM site WHERE id = 1";
+    let reads = [(HEAD.into(), vec![]), (WAITING.into(), vec![PASS_LIMIT.into()]), (HALTED.into(), vec![])];
     let answers = session.query_each(&reads).await?;
-    let [heads, waiting] = answers.as_slice() else {
-        return Err(Error::Bug("two reads have two answers".to_owned()));
+    let [heads, waiting, halted] = answers.as_slice() else {
+        return Err(Error::Bug("three reads have three answers".to_owned()));
     };
+    let halted = halted.first().map(|row| row.opt_text(0)).transpose()?.flatten();
     let row = heads.first().ok_or_else(|| Error::Corrupt("the log has no head row".to_owned()))?;
     let mut head = head_of(row)?;
     if waiting.is_empty() {
         session.roll_back().await?;
-        publish(db, head);
+        publish(db, head, halted.is_some());
         return Ok((head, 0));
+    }
+    if let Some(reason) = halted {
+        session.roll_back().await?;
+        publish(db, head, true);
+        return Err(Error::Halted(reason));
     }
     let mut ids = Vec::with_capacity(waiting.len());
     let mut seqs = Vec::with_capacity(waiting.len());
@@ -161,14 +197,17 @@ async fn number(db: &PostgresDb, node: Uuid) -> Result<(LogHead, i64)> {
     let params = vec![head.position.seq.into(), head.hash.into(), node.into(), LEASE_US.into()];
     session.send(lease.into(), params).await?;
     session.commit().await?;
-    publish(db, head);
+    publish(db, head, false);
     Ok((head, i64::try_from(ids.len()).unwrap_or(PASS_LIMIT)))
 }
 
 /// Tells the node's readers, who may have been told of a later head by another task already.
-fn publish(db: &PostgresDb, head: LogHead) {
+fn publish(db: &PostgresDb, head: LogHead, halted: bool) {
+    // A server that lacks what was known is right about its own head: readers have to hear of it.
+    let went_back = db.continuity().saw(head, halted);
     db.signals().head.send_if_modified(|known| {
-        let moved = known.is_none_or(|known| known.position.seq < head.position.seq);
+        let moved =
+            known.is_none_or(|known| known.position.seq < head.position.seq || (went_back && known != head));
         if moved {
             *known = Some(head);
         }

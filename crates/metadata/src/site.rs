@@ -12,6 +12,9 @@ use crate::{
     event::genesis,
 };
 
+/// How a halt begins that a database caused which lacks acknowledged writes.
+pub(crate) const LOST_WRITES: &str = "the database lost writes";
+
 /// What a site is in its federation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -63,6 +66,14 @@ pub struct Site {
     pub halted: Option<String>,
     /// Why writes rest, in maintenance mode.
     pub maintenance: Option<String>,
+}
+
+impl Site {
+    /// Whether writes are stopped because the database lacks what was acknowledged.
+    #[must_use]
+    pub fn lost_writes(&self) -> bool {
+        self.halted.as_deref().is_some_and(|reason| reason.starts_with(LOST_WRITES))
+    }
 }
 
 impl fmt::Debug for Site {
@@ -251,6 +262,33 @@ impl Metadata {
     /// What the database says.
     pub async fn clear_halt(&self) -> Result<()> {
         self.set_halted(None).await
+    }
+
+    /// Lets writes go on although the database lacks acknowledged ones: they are given up.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where nothing was lost, or writes are stopped for another reason.
+    pub async fn accept_loss(&self) -> Result<()> {
+        self.db
+            .write_alone(|tx| {
+                Box::pin(async move {
+                    tx.lock_role().await?;
+                    let row = tx.query_opt("SELECT halted FROM site WHERE id = 1", vec![]).await?;
+                    match row.map(|row| row.opt_text(0)).transpose()?.flatten() {
+                        Some(reason) if reason.starts_with(LOST_WRITES) => {
+                            tx.execute("UPDATE site SET halted = NULL WHERE id = 1", vec![]).await.map(drop)
+                        }
+                        Some(reason) => Err(Error::Refused(format!(
+                            "writes are stopped, and not because the database lost any: {reason}"
+                        ))),
+                        None => Err(Error::Refused(
+                            "the database has lost nothing that this site knows of: there is nothing to accept"
+                                .to_owned(),
+                        )),
+                    }
+                })
+            })
+            .await
     }
 
     /// Begins maintenance mode, or ends it with `None`: writes that were acknowledged before this returns are the last.

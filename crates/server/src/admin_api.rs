@@ -46,6 +46,7 @@ pub(crate) fn router(site: Arc<RunningSite>) -> Router {
         .route("/api/v1/maintenance", get(maintenance::show).post(maintenance::set))
         .route("/api/v1/doctor", get(doctor::examine))
         .route("/api/v1/database", get(database::status))
+        .route("/api/v1/database/accept-loss", post(database::accept_loss))
         .route("/api/v1/repositories", get(repositories::list).delete(repositories::remove))
         .route("/api/v1/repositories/rename", post(repositories::rename))
         .route("/api/v1/tags", get(repositories::tags))

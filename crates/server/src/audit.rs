@@ -58,6 +58,7 @@ changes! {
     SiteRemove = "site_remove",
     MaintenanceOn = "maintenance_on",
     MaintenanceOff = "maintenance_off",
+    LossAccept = "loss_accept",
     AccountAdd = "account_add",
     AccountDisable = "account_disable",
     AccountEnable = "account_enable",

@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use twinport_metadata::{PoolLimits, PostgresHost, PostgresOptions, PostgresTls};
 use url::Url;
 
 pub use self::auth::{
@@ -134,13 +135,45 @@ pub struct RetentionConfig {
 pub enum DatabaseConfig {
     /// SQLite in the data directory.
     Embedded,
-    Postgres {
-        host: String,
-        port: u16,
-        user: String,
-        password: Option<Secret>,
-        dbname: String,
-    },
+    Postgres(Box<PostgresConfig>),
+}
+
+/// `database`, where it is PostgreSQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostgresConfig {
+    /// Servers that take each other's place, with their ports; directories of unix sockets among them.
+    pub hosts: Vec<PostgresHost>,
+    pub user: String,
+    pub password: Option<Secret>,
+    pub dbname: String,
+    pub tls: PostgresTls,
+    pub connect_timeout: Duration,
+    pub drain_timeout: Duration,
+    pub prepared_statements: bool,
+    pub pool: PoolLimits,
+}
+
+impl PostgresConfig {
+    /// What connections are made with. `seen` is where this node notes what it has seen of the log.
+    #[must_use]
+    pub fn options(&self, seen: Option<PathBuf>) -> PostgresOptions {
+        let password = self.password.as_ref().map(Secret::reveal);
+        let mut options = PostgresOptions::new(self.hosts.clone(), &self.dbname, &self.user, password);
+        options.tls = Box::new(self.tls.clone());
+        options.pool = self.pool;
+        options.connect_timeout = self.connect_timeout;
+        options.drain_timeout = self.drain_timeout;
+        options.prepared_statements = self.prepared_statements;
+        options.seen = seen;
+        options
+    }
+
+    /// The servers, for people.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let hosts: Vec<_> = self.hosts.iter().map(ToString::to_string).collect();
+        format!("{} at {}", self.dbname, hosts.join(", "))
+    }
 }
 
 /// `geo`.

@@ -66,6 +66,11 @@ impl DataDirectory {
         self.path.join("metadata.db")
     }
 
+    /// Where this node notes what it has seen of the log of a database on another machine.
+    pub(crate) fn database_seen(&self) -> PathBuf {
+        self.path.join("database-seen.json")
+    }
+
     /// Refuses an embedded database on a file system whose locks do not hold.
     pub(crate) fn refuse_network_file_system(&self) -> Result<(), StartError> {
         let stat = rustix::fs::statfs(&self.path).map_err(|error| StartError::DataDirectory {

@@ -14,7 +14,10 @@ use http::{
     header::{CONTENT_TYPE, FORWARDED},
 };
 
-use crate::{listener::Peer, site::RunningSite};
+use crate::{
+    listener::Peer,
+    site::{Readiness, RunningSite},
+};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -41,9 +44,14 @@ async fn live() -> &'static str {
 }
 
 async fn ready(State(site): State<Arc<RunningSite>>) -> Response {
-    match site.unready().await {
-        None => "ready\n".into_response(),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
+    match site.readiness().await {
+        Readiness::Ready => "ready\n".into_response(),
+        Readiness::PullsOnly(reason) => {
+            format!("ready for pulls, writes are stopped: {reason}\n").into_response()
+        }
+        Readiness::Unready(reason) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response()
+        }
     }
 }
 

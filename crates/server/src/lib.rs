@@ -41,7 +41,7 @@ pub use self::{
     config::{
         AccountLimits, AccountsConfig, AuthConfig, ClientAuth, Config, ConfigError, ConfigSource,
         DatabaseConfig, HtpasswdConfig, IssuerConfig, KeySource, LogFormat, MainAddress, Namespaces,
-        ResponseHeaders, TlsConfig, TlsVersion, TokenAuthConfig, TrustedProxies,
+        PostgresConfig, ResponseHeaders, TlsConfig, TlsVersion, TokenAuthConfig, TrustedProxies,
     },
     data_directory::AdminSocket,
     external::ExternalAddress,
@@ -52,7 +52,7 @@ pub use self::{
     },
     policy::Policy,
     registry::{Registry, RegistrySettings},
-    serve::{Ready, Reread, ServeOptions, serve},
+    serve::{Ready, Reread, ServeOptions, migrate, serve},
     start_error::StartError,
     telemetry::{LogControl, LogGuard, install_logging},
     v2::{RouteClass, V2Service, v2_service},

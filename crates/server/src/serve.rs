@@ -14,7 +14,7 @@ use tokio::{net::lookup_host, signal::unix::Signal, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 use twinport_blobs::Blobs;
 use twinport_geo::Feed;
-use twinport_metadata::{Clock, Database, Metadata, OpenOptions, PostgresOptions};
+use twinport_metadata::{Clock, Database, Metadata, OpenOptions, SchemaChange};
 
 use self::{front::Front, service_manager::ServiceManager};
 use crate::{
@@ -226,13 +226,28 @@ async fn open_data(config: &Config) -> Result<DataDirectory, StartError> {
     opened.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
+/// Brings the schema of a site's database up to this binary's; with `dry`, says what that would be. The embedded database must
+/// not be in use; a site on PostgreSQL may be running.
+///
+/// # Errors
+/// [`StartError`] says what stands in the way and what to do about it.
+pub async fn migrate(config: &Config, dry: bool) -> Result<Vec<SchemaChange>, StartError> {
+    let database = match &config.database {
+        DatabaseConfig::Embedded => {
+            let data = open_data(config).await?;
+            let changes = Metadata::migrate(&database(config, &data), &Clock::System, dry).await;
+            return Ok(changes?);
+        }
+        DatabaseConfig::Postgres(postgres) => Database::Postgres(postgres.options(None)),
+    };
+    Ok(Metadata::migrate(&database, &Clock::System, dry).await?)
+}
+
 fn database(config: &Config, data: &DataDirectory) -> Database {
     match &config.database {
         DatabaseConfig::Embedded => Database::Sqlite { path: data.database() },
-        DatabaseConfig::Postgres { host, port, user, password, dbname } => {
-            let password = password.as_ref().map(|password| password.reveal());
-            let options = PostgresOptions::new(host, *port, dbname, user, password);
-            Database::Postgres(options.connect_timeout(Duration::from_secs(10)))
+        DatabaseConfig::Postgres(postgres) => {
+            Database::Postgres(postgres.options(Some(data.database_seen())))
         }
     }
 }

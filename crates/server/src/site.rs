@@ -13,7 +13,7 @@ use std::{
 use tokio::time::timeout;
 use twinport_blobs::Blobs;
 use twinport_geo::{Feed, Registrar};
-use twinport_metadata::{Metadata, Role};
+use twinport_metadata::{Metadata, Role, Site};
 use twinport_upkeep::RetentionLimits;
 use url::Url;
 
@@ -45,6 +45,14 @@ pub(crate) struct RunningSite {
     /// Where the main address speaks TLS.
     pub(crate) tls: Option<Arc<Tls>>,
     draining: AtomicBool,
+}
+
+/// Whether a site should get requests, and why not all of them.
+pub(crate) enum Readiness {
+    Ready,
+    /// Writes are stopped, for this reason: pulls are as good as ever, and taking the site away would end them too.
+    PullsOnly(String),
+    Unready(String),
 }
 
 /// The parts that [`RunningSite::new`] puts together.
@@ -110,24 +118,26 @@ impl RunningSite {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Why this site should get no requests; none when it should.
-    pub(crate) async fn unready(&self) -> Option<String> {
+    /// Whether this site should get requests.
+    pub(crate) async fn readiness(&self) -> Readiness {
         if self.draining.load(Ordering::Relaxed) {
-            return Some("shutting down".to_owned());
+            return Readiness::Unready("shutting down".to_owned());
         }
-        match timeout(PATIENCE, self.metadata.ping()).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("the database does not answer within {} s", PATIENCE.as_secs())),
+        // Clients that keep all their connections busy do not make a site unready.
+        match timeout(PATIENCE, self.metadata.reserved().site()).await {
+            Ok(Ok(site)) => site.halted.map_or(Readiness::Ready, Readiness::PullsOnly),
+            Ok(Err(error)) => Readiness::Unready(error.to_string()),
+            Err(_) => {
+                Readiness::Unready(format!("the database does not answer within {} s", PATIENCE.as_secs()))
+            }
         }
     }
 
     /// What one scrape of `/metrics` needs; what cannot be read is absent.
     pub(crate) async fn figures(&self) -> SiteFigures {
-        let (site, head) = tokio::join!(
-            timeout(PATIENCE, self.metadata.site()),
-            timeout(PATIENCE, self.metadata.log_head())
-        );
+        let reserved = self.metadata.reserved();
+        let (site, head) =
+            tokio::join!(timeout(PATIENCE, reserved.site()), timeout(PATIENCE, reserved.log_head()));
         let site = site.ok().and_then(Result::ok);
         let geo = match site.as_ref().map(|site| site.role) {
             Some(Role::Secondary) => {
@@ -139,6 +149,7 @@ impl RunningSite {
             name: site.as_ref().and_then(|site| site.name.clone()).unwrap_or_default(),
             role: site.as_ref().map(|site| site.role.to_string()).unwrap_or_default(),
             log_head_seq: head.ok().and_then(Result::ok).map(|head| head.position.seq),
+            lost_writes: site.as_ref().is_some_and(Site::lost_writes),
             halted: site.is_some_and(|site| site.halted.is_some()),
             uploads_in_progress: self.registry.uploads_in_progress(),
             certificate_expires_s: self.tls.as_ref().map(|tls| tls.expires_at_us() / 1_000_000),

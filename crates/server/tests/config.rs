@@ -94,7 +94,6 @@ fn what_guards_access_or_data_and_is_not_built_refuses_to_start_even_leniently()
         (2, "version: 0.1\nstorage: inmemory\n"),
         (2, "version: 0.1\nproxy: {remoteurl: 'https://registry-1.docker.io'}\n"),
         (3, "version: 0.1\ngeo:\n  writes: forward\n"),
-        (4, "version: 0.1\ndatabase:\n  enabled: false\n  sslmode: verify-full\n"),
     ] {
         for lenient in [false, true] {
             let refusal = load_with(text, lenient, &[]).unwrap_err().to_string();
@@ -292,9 +291,51 @@ fn postgresql_needs_its_parts_and_takes_its_password_from_a_file() {
         secret.path.display()
     );
     let config = load(&text).unwrap();
-    let DatabaseConfig::Postgres { port, password, .. } = &config.database else { panic!("not PostgreSQL") };
-    assert_eq!(*port, 5432);
-    assert_eq!(password.as_ref().unwrap().reveal(), "0s3cret");
+    let DatabaseConfig::Postgres(postgres) = &config.database else { panic!("not PostgreSQL") };
+    assert_eq!(postgres.place(), "registry at db:5432");
+    assert_eq!(postgres.password.as_ref().unwrap().reveal(), "0s3cret");
+}
+
+#[test]
+fn every_key_of_gitlabs_database_section_is_read_and_shown() {
+    let text = "version: 0.1\ndatabase:\n  enabled: true\n  host: [db-1, '/run/postgresql']\n  port: '5432,5433'\n  user: registry\n  \
+                dbname: registry\n  sslmode: verify-full\n  sslcert: /c\n  sslkey: /k\n  sslrootcert: /ca\n  connecttimeout: 5s\n  \
+                draintimeout: 1m30s\n  preparedstatements: false\n  pool: {maxopen: 8, maxidle: 2, maxlifetime: 1h, \
+                maxidletime: 5m}\n";
+    let config = load(text).unwrap();
+    let DatabaseConfig::Postgres(postgres) = &config.database else { panic!("not PostgreSQL") };
+    assert_eq!(postgres.place(), "registry at db-1:5432, /run/postgresql:5433");
+    assert_eq!(postgres.tls.mode.as_str(), "verify-full");
+    assert_eq!((postgres.pool.max_open, postgres.pool.max_idle), (8, Some(2)));
+    assert!(!postgres.prepared_statements);
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    assert_eq!(load(&config.show()).unwrap().database, config.database, "{}", config.show());
+    // Zero asks for nothing, as in Go.
+    let text = "version: 0.1\ndatabase: {enabled: true, host: 'a,b', user: u, dbname: d, connecttimeout: 0s, \
+                pool: {maxopen: 0, maxidle: 0, maxlifetime: 0, maxidletime: 0}}\n";
+    let DatabaseConfig::Postgres(postgres) = load(text).unwrap().database else { panic!("not PostgreSQL") };
+    assert_eq!((postgres.place().as_str(), postgres.pool.max_open), ("d at a:5432, b:5432", 16));
+    assert_eq!((postgres.pool.max_idle, postgres.pool.max_lifetime), (None, None));
+}
+
+#[test]
+fn what_cannot_be_meant_of_a_database_is_named_with_its_line() {
+    for (wrong, said) in [
+        ("sslmode: on", "database.sslmode is `on`, and must be disable, allow"),
+        ("sslmode: verify-ca", "verify-ca needs database.sslrootcert"),
+        ("sslcert: /c", "database.sslcert is set and database.sslkey is not"),
+        ("sslkey: /k", "database.sslkey is set and database.sslcert is not"),
+        ("port: [1, 2]", "database.port has 2 ports for 1 hosts"),
+        ("port: 70000", "database.port is `70000`"),
+        ("connecttimeout: soon", "database.connecttimeout is `soon`"),
+        ("pool: {maxopen: 2}", "database.pool.maxopen is 2, and must be at least 4"),
+        ("pool: {maxidle: some}", "database.pool.maxidle is `some`"),
+    ] {
+        let refusal = refusal(&format!(
+            "version: 0.1\ndatabase:\n  enabled: true\n  host: h\n  user: u\n  dbname: d\n  {wrong}\n"
+        ));
+        assert!(refusal.contains("line 7: ") && refusal.contains(said), "{wrong}\n{refusal}");
+    }
 }
 
 #[test]

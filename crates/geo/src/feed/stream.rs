@@ -127,6 +127,13 @@ impl LogFeed {
         };
         // After the nonce was read, never before: a head from an older pass would let a stale reader call itself fresh.
         let head = self.metadata.sequence_now().await?;
+        if head.position.seq < self.sent_seq {
+            let message = format!(
+                "this site's log ends at event {}, and {} was sent already: its database went back",
+                head.position.seq, self.sent_seq
+            );
+            return Err(Refusal::new(RefusalCode::Unavailable, message).into());
+        }
         let heartbeat = Heartbeat {
             nonce: reader.nonce.map(Nonce),
             head: head.into(),

@@ -16,7 +16,9 @@ use crate::{
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Reports for as long as the engine runs, while the log is connected.
-pub(super) async fn report<U: Upstream>(engine: Engine<U>) {
+pub(super) async fn report<U: Upstream>(mut engine: Engine<U>) {
+    // A report carries the nonce that freshness is measured by: it does not wait behind clients.
+    engine.metadata = engine.metadata.reserved();
     loop {
         engine.connected().await;
         match timeout(ANSWER, send(&engine)).await {

@@ -1,14 +1,23 @@
 //! PostgreSQL: a pool of sessions, and transactions that retry conflicts.
 
+mod continuity;
+mod dial;
+mod options;
+mod pool;
+mod server;
 mod session;
+mod tls;
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime};
 use rand::Rng;
-use tokio_postgres::NoTls;
 
-pub(crate) use self::session::PostgresSession;
+pub use self::options::{LEAST_OPEN, PoolLimits, PostgresHost, PostgresOptions, PostgresTls, SslMode};
+use self::pool::SharedPool;
+pub(crate) use self::{
+    continuity::{Continuity, fingerprint},
+    session::PostgresSession,
+};
 use super::{
     LogSignals, TxFuture,
     dialect::{Dialect, Texts},
@@ -20,59 +29,14 @@ use crate::{Clock, Error, Result};
 /// How often a transaction that lost a conflict (40001, 40P01) is run again.
 const CONFLICT_RETRIES: u32 = 10;
 
-/// Where a site's PostgreSQL database is, and how much of it one node may use.
-#[derive(Clone)]
-pub struct PostgresOptions {
-    config: Box<tokio_postgres::Config>,
-    /// Connections that one node holds at most.
-    pub max_connections: usize,
-}
-
-impl std::fmt::Debug for PostgresOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The configuration holds the password.
-        f.debug_struct("PostgresOptions").field("database", &self.config.get_dbname()).finish_non_exhaustive()
-    }
-}
-
-impl PostgresOptions {
-    /// From a `postgres://` URL or a libpq keyword string.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] when it cannot be read; the text does not repeat it, since it may hold a password.
-    pub fn parse(text: &str) -> Result<Self> {
-        let config = tokio_postgres::Config::from_str(text).map_err(|_| {
-            Error::Refused("the database address cannot be read: use postgres://user@host:port/name".into())
-        })?;
-        Ok(Self { config: Box::new(config), max_connections: 16 })
-    }
-
-    /// From the parts of the configuration's `database:` section.
-    #[must_use]
-    pub fn new(host: &str, port: u16, database: &str, user: &str, password: Option<&str>) -> Self {
-        let mut config = tokio_postgres::Config::new();
-        config.host(host).port(port).dbname(database).user(user);
-        if let Some(password) = password {
-            config.password(password);
-        }
-        Self { config: Box::new(config), max_connections: 16 }
-    }
-
-    /// Limits how long a connection attempt may take.
-    #[must_use]
-    pub fn connect_timeout(mut self, limit: Duration) -> Self {
-        self.config.connect_timeout(limit);
-        self
-    }
-}
-
-/// A site's PostgreSQL database.
+/// A site's PostgreSQL database, as clients use it or as replication does.
 #[derive(Debug)]
 pub(crate) struct PostgresDb {
-    pool: Pool,
+    pool: SharedPool,
     texts: Arc<Texts>,
     clock: Clock,
-    signals: LogSignals,
+    signals: Arc<LogSignals>,
+    continuity: Arc<Continuity>,
 }
 
 impl PostgresDb {
@@ -81,59 +45,32 @@ impl PostgresDb {
         clock: &Clock,
         signals: LogSignals,
     ) -> Result<Self> {
-        let mut config = tokio_postgres::Config::clone(&options.config);
-        // Acknowledged means synced, whatever the server's default; nobody holds a lock for ever.
-        // Every text is prepared and made for one plan, by index, whatever its parameters and however new a table is
-        // (query_plans): planning anew at each use was most of what a statement cost.
-        config.options(
-            "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off -c synchronous_commit=on -c idle_in_transaction_session_timeout=30s -c lock_timeout=20s \
-             -c statement_timeout=120s -c default_transaction_isolation=read\\ committed",
-        );
-        config.application_name("twinport");
-        config.keepalives_idle(Duration::from_secs(15));
-        if config.get_connect_timeout().is_none() {
-            config.connect_timeout(Duration::from_secs(5));
-        }
-        let manager =
-            Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
-        let pool = Pool::builder(manager)
-            .max_size(options.max_connections)
-            // The session used last has the statements planned and its caches warm; the others rest.
-            .queue_mode(QueueMode::Lifo)
-            .wait_timeout(Some(Duration::from_secs(15)))
-            .create_timeout(Some(Duration::from_secs(10)))
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map_err(|error| Error::Refused(format!("cannot set up the database pool: {error}")))?;
-        let db = Self { pool, texts: Arc::new(Texts::new(Dialect::Postgres)), clock: clock.clone(), signals };
-        db.refuse_unfit_server().await?;
+        let continuity = Arc::new(Continuity::open(options.seen.clone()).await?);
+        let db = Self {
+            pool: SharedPool::new(options, &continuity)?,
+            texts: Arc::new(Texts::new(Dialect::Postgres)),
+            clock: clock.clone(),
+            signals: Arc::new(signals),
+            continuity,
+        };
+        db.pool.first_session().await?;
         Ok(db)
     }
 
-    /// A server on which an acknowledged write could be lost, or none could be made, is not used.
-    async fn refuse_unfit_server(&self) -> Result<()> {
-        const FACTS: &str = "SELECT CAST(pg_is_in_recovery() AS TEXT), current_setting('fsync'), \
-             CAST(current_setting('server_version_num') AS BIGINT)";
-        let rows = self.query(FACTS, &[]).await?;
-        let facts = rows.first().ok_or_else(|| Error::Bug("a select without rows".to_owned()))?;
-        if facts.text(0)? == "true" {
-            return Err(Error::Refused(
-                "the PostgreSQL server is a standby: point database.host at its primary server".to_owned(),
-            ));
+    /// The same database over connections that clients leave alone.
+    pub(crate) fn reserved(&self) -> Self {
+        Self {
+            pool: self.pool.reserved(),
+            texts: Arc::clone(&self.texts),
+            clock: self.clock.clone(),
+            signals: Arc::clone(&self.signals),
+            continuity: Arc::clone(&self.continuity),
         }
-        if facts.text(1)? == "off" {
-            return Err(Error::Refused(
-                "the PostgreSQL server runs with fsync=off and would lose acknowledged pushes: set fsync=on"
-                    .to_owned(),
-            ));
-        }
-        if facts.int(2)? < 150_000 {
-            return Err(Error::Refused(format!(
-                "the PostgreSQL server is version {}: 15 or later is needed",
-                facts.int(2)? / 10_000
-            )));
-        }
-        Ok(())
+    }
+
+    /// What this node knows of the log.
+    pub(crate) fn continuity(&self) -> &Continuity {
+        &self.continuity
     }
 
     pub(crate) fn signals(&self) -> &LogSignals {
@@ -142,7 +79,7 @@ impl PostgresDb {
 
     /// A session of the pool, for statements that only PostgreSQL has (the sequencer).
     pub(crate) async fn session(&self) -> Result<PostgresSession> {
-        Ok(PostgresSession::new(self.pool.get().await?))
+        self.pool.session().await
     }
 
     pub(super) async fn query(&self, sql: &'static str, params: &[Value]) -> Result<Vec<Row>> {
@@ -192,10 +129,12 @@ impl PostgresDb {
             let _ = session_of(&mut tx)?.roll_back().await;
             return committed;
         }
-        if tx.appended {
+        if !tx.appended.is_empty() {
+            self.continuity.acknowledge(&tx.appended);
             self.signals.unnumbered.notify_one();
         }
         if let Some(head) = tx.moved_head {
+            self.continuity.saw(head, false);
             self.signals.head.send_replace(Some(head));
         }
         committed
@@ -222,8 +161,9 @@ impl PostgresDb {
         Ok(Tx::new(Session::Postgres(session), Arc::clone(&self.texts), self.clock.clone()))
     }
 
-    pub(super) fn close(&self) {
-        self.pool.close();
+    pub(super) async fn close(&self) {
+        self.continuity.save().await;
+        self.pool.close().await;
     }
 }
 

@@ -5,6 +5,11 @@ mod group_commit;
 mod numbering;
 mod plans;
 mod postgres_faults;
+mod postgres_lost_writes;
+mod postgres_restarts;
+mod postgres_sharing;
+mod postgres_standby;
+mod postgres_tls;
 mod schema;
 mod stamping;
 
@@ -37,6 +42,19 @@ async fn postgres_address() -> Option<String> {
         eprintln!("skipped on PostgreSQL: it is not installed");
     }
     address
+}
+
+/// A server of a test's own; `None`, said aloud, where no PostgreSQL is installed.
+fn own_server(settings: &[&str]) -> Option<twinport_testkit::PostgresServer> {
+    let server = twinport_testkit::PostgresServer::start(settings).unwrap();
+    if server.is_none() {
+        eprintln!("skipped on PostgreSQL: it is not installed");
+    }
+    server
+}
+
+async fn open_postgres(options: PostgresOptions) -> Result<Metadata> {
+    Metadata::open(OpenOptions { database: Database::Postgres(options), clock: Clock::System }).await
 }
 
 async fn on_postgres(address: &str) -> Metadata {

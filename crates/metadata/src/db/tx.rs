@@ -4,14 +4,14 @@ use rusqlite::Connection;
 
 use super::{
     dialect::{Dialect, Texts},
-    postgres::PostgresSession,
+    postgres::{PostgresSession, fingerprint},
     value::{Row, Value, from_sqlite},
 };
 use crate::{Clock, Epoch, Error, Event, EventKind, Incarnation, LogHead, LogPosition, Result, event::chain};
 use std::sync::Arc;
 
 /// PostgreSQL's advisory lock that role changes take exclusively and originating transactions share.
-const ROLE_LOCK: i64 = 0x7477_696e_0001;
+pub(crate) const ROLE_LOCK: i64 = 0x7477_696e_0001;
 /// The class of the advisory locks on names that have no row to lock yet.
 const NAME_LOCK_CLASS: i64 = 1;
 
@@ -21,10 +21,17 @@ pub(crate) struct Tx {
     pub(super) session: Session,
     pub(super) texts: Arc<Texts>,
     clock: Clock,
-    /// This transaction appended events that are not numbered before it commits (PostgreSQL).
-    pub(super) appended: bool,
+    /// Events of this transaction that are not numbered before it commits (PostgreSQL).
+    pub(super) appended: Vec<Appended>,
     /// This transaction moved the head of the log.
     pub(super) moved_head: Option<LogHead>,
+}
+
+/// An event that a transaction appended: its local id, and what tells it from another of that id.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Appended {
+    pub(crate) id: i64,
+    pub(crate) fingerprint: u64,
 }
 
 #[derive(Debug)]
@@ -69,7 +76,7 @@ impl Change {
 
 impl Tx {
     pub(super) fn new(session: Session, texts: Arc<Texts>, clock: Clock) -> Self {
-        Self { session, texts, clock, appended: false, moved_head: None }
+        Self { session, texts, clock, appended: Vec::new(), moved_head: None }
     }
 
     pub(crate) fn dialect(&self) -> Dialect {
@@ -242,13 +249,20 @@ impl Tx {
         match self.dialect() {
             Dialect::Postgres => {
                 let mut inserts = Vec::with_capacity(events.len());
+                let mut fingerprints = Vec::with_capacity(events.len());
                 for event in events {
-                    inserts.push((INSERT, vec![event.repository.into(), event.encode()?.into()]));
+                    let body = event.encode()?;
+                    fingerprints.push(fingerprint(&body));
+                    inserts.push((INSERT, vec![event.repository.into(), body.into()]));
                 }
                 let answers = self.query_each(inserts).await?;
-                self.appended |= !events.is_empty();
-                let ids = answers.iter().map(|rows| rows.first().ok_or_else(no_id)?.int(0));
-                ids.map(|id| Ok(Change { event_id: id?, position: None })).collect()
+                let mut changes = Vec::with_capacity(events.len());
+                for (rows, fingerprint) in answers.iter().zip(fingerprints) {
+                    let id = rows.first().ok_or_else(no_id)?.int(0)?;
+                    self.appended.push(Appended { id, fingerprint });
+                    changes.push(Change { event_id: id, position: None });
+                }
+                Ok(changes)
             }
             Dialect::Sqlite => {
                 let mut head = self.log_head().await?;

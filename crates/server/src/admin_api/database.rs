@@ -1,18 +1,22 @@
-//! `db status`.
+//! `db status`, `db accept-loss`.
 
 use std::{path::Path, sync::Arc};
 
 use axum::{Json, extract::State};
 
-use super::{answer::Failed, types::DatabaseStatus};
-use crate::{config::DatabaseConfig, site::RunningSite};
+use super::{
+    answer::Failed,
+    asked::Asked,
+    types::{AcceptedLoss, DatabaseStatus},
+};
+use crate::{audit::Change, config::DatabaseConfig, site::RunningSite};
 
 pub(super) async fn status(State(site): State<Arc<RunningSite>>) -> Result<Json<DatabaseStatus>, Failed> {
     let (schema, newest_schema) = site.metadata.schema().await?;
     let head = site.metadata.log_head().await?;
     let file = match site.config.database {
         DatabaseConfig::Embedded => Some(site.config.data.join("metadata.db")),
-        DatabaseConfig::Postgres { .. } => None,
+        DatabaseConfig::Postgres(_) => None,
     };
     let bytes = match &file {
         Some(file) => Some(size_with_log(file).await),
@@ -27,6 +31,18 @@ pub(super) async fn status(State(site): State<Arc<RunningSite>>) -> Result<Json<
         log_head_seq: head.position.seq,
         epoch: head.position.epoch.number,
     }))
+}
+
+/// Writes go on, without those that the database lost.
+pub(super) async fn accept_loss(
+    State(site): State<Arc<RunningSite>>,
+    asked: Asked,
+) -> Result<Json<AcceptedLoss>, Failed> {
+    let reason = site.metadata.site().await?.halted;
+    site.metadata.accept_loss().await?;
+    asked.record(Change::LossAccept, "this site");
+    let head = site.metadata.log_head().await?;
+    Ok(Json(AcceptedLoss { reason, log_head_seq: head.position.seq }))
 }
 
 async fn size_with_log(file: &Path) -> u64 {

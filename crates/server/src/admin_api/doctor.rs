@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State};
 use twinport_geo::{SiteStanding, SitesStatus};
-use twinport_metadata::{Role, SiteState};
+use twinport_metadata::{Role, ServerFacts, SiteState};
 
 use super::{
     answer::Failed,
@@ -88,20 +88,47 @@ async fn storage(site: &RunningSite) -> Vec<Check> {
 async fn database(site: &RunningSite) -> Vec<Check> {
     let place = match &site.config.database {
         DatabaseConfig::Embedded => "SQLite in the data directory".to_owned(),
-        DatabaseConfig::Postgres { host, port, dbname, .. } => {
-            format!("PostgreSQL, {dbname} at {host}:{port}")
-        }
+        DatabaseConfig::Postgres(postgres) => format!("PostgreSQL, {}", postgres.place()),
     };
     let answered = match site.metadata.schema().await {
         Ok((schema, _)) => check("database", Verdict::Ok, format!("{place}, schema {schema}")),
         Err(error) => check("database", Verdict::Failed, format!("{place}: {error}")),
     };
     let mut checks = vec![answered];
+    match site.metadata.reserved().server_facts().await {
+        Ok(Some(facts)) => checks.extend(server(&facts)),
+        Ok(None) => {}
+        Err(error) => checks.push(check("database", Verdict::Failed, error.to_string())),
+    }
     if let Ok(own) = site.metadata.site().await
         && let Some(reason) = own.halted
     {
         checks.push(check("database", Verdict::Failed, format!("writes are stopped: {reason}")));
     }
+    checks
+}
+
+/// Whether the PostgreSQL server keeps what is acknowledged, also when another takes its place.
+fn server(facts: &ServerFacts) -> Vec<Check> {
+    let secured = facts.tls.as_deref().unwrap_or("no TLS");
+    let mut checks = vec![check("database", Verdict::Ok, format!("PostgreSQL {}, {secured}", facts.version))];
+    checks.push(if facts.synchronous_standbys.is_empty() {
+        check(
+            "database",
+            Verdict::Warning,
+            "no synchronous standby: a failover may lose acknowledged pushes, and writes then stop until an operator \
+             decides. Set synchronous_standby_names on the server, if it has a standby",
+        )
+    } else if ["on", "remote_apply"].contains(&facts.synchronous_commit.as_str()) {
+        let standbys = &facts.synchronous_standbys;
+        check("database", Verdict::Ok, format!("a push is acknowledged when a standby has it too ({standbys})"))
+    } else {
+        let message = format!(
+            "synchronous_commit is {}, so that a failover may lose acknowledged pushes: set it to on",
+            facts.synchronous_commit
+        );
+        check("database", Verdict::Failed, message)
+    });
     checks
 }
 
@@ -193,4 +220,33 @@ fn clock(primary: &str, ahead_us: Option<i64>) -> Check {
         return check("clocks", Verdict::Warning, message);
     }
     check("clocks", Verdict::Ok, figures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_whose_failover_may_lose_pushes_is_said_to_be_one() {
+        let facts = |standbys: &str, commit: &str| ServerFacts {
+            version: "15.7".to_owned(),
+            synchronous_standbys: standbys.to_owned(),
+            synchronous_commit: commit.to_owned(),
+            tls: Some("TLSv1.3".to_owned()),
+        };
+        for (standbys, commit, verdict, said) in [
+            ("", "on", Verdict::Warning, "synchronous_standby_names"),
+            ("ANY 1 (a, b)", "on", Verdict::Ok, "when a standby has it too (ANY 1 (a, b))"),
+            ("a", "remote_apply", Verdict::Ok, "when a standby has it too"),
+            ("a", "local", Verdict::Failed, "synchronous_commit is local"),
+        ] {
+            let checks = server(&facts(standbys, commit));
+            assert!(checks[0].message.contains("15.7, TLSv1.3"), "{}", checks[0].message);
+            assert!(
+                checks[1].verdict == verdict && checks[1].message.contains(said),
+                "{}",
+                checks[1].message
+            );
+        }
+    }
 }

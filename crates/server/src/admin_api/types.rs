@@ -191,6 +191,15 @@ pub struct DatabaseStatus {
     pub epoch: i64,
 }
 
+/// `POST /api/v1/database/accept-loss`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptedLoss {
+    /// Why writes were stopped.
+    pub reason: Option<String>,
+    /// The event after which the site goes on.
+    pub log_head_seq: i64,
+}
+
 /// A page of repository names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Repositories {

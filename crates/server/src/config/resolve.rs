@@ -1,6 +1,7 @@
 //! From a tree of settings to the values a site runs with: defaults, types, and what must not be combined.
 
 mod auth;
+mod database;
 mod http;
 
 use std::path::{Path, PathBuf};
@@ -9,8 +10,8 @@ use std::time::Duration;
 use url::Url;
 
 use super::{
-    AuthConfig, Config, DatabaseConfig, GeoConfig, ListenAddress, LogConfig, LogFormat, Problem,
-    RetentionConfig, Secret, StorageConfig, UploadPurging,
+    AuthConfig, Config, GeoConfig, ListenAddress, LogConfig, LogFormat, Problem, RetentionConfig,
+    StorageConfig, UploadPurging,
     check::Findings,
     duration,
     tree::{Entry, Node, Origin, Value},
@@ -214,51 +215,6 @@ impl Reader<'_> {
             interval: interval.max(Duration::from_secs(1)),
             trash: self.duration("retention.trash").unwrap_or(Duration::from_secs(168 * 3600)),
             most_percent: percent.unwrap_or(50),
-        }
-    }
-
-    fn database(&mut self) -> DatabaseConfig {
-        match self.boolean("database.enabled") {
-            Some(true) => {}
-            Some(false) => return DatabaseConfig::Embedded,
-            None => {
-                if self.tree.at("database.host").is_some() {
-                    let message = "database.host is set and database.enabled is not: say `enabled: true` to use \
-                                   PostgreSQL, or remove the section to use the embedded database";
-                    self.problem("database.host", message.to_owned());
-                }
-                return DatabaseConfig::Embedded;
-            }
-        }
-        let mut required = |path: &str| {
-            let value = self.text(path).filter(|text| !text.is_empty());
-            if value.is_none() {
-                self.problem("database.enabled", format!("{path} is missing: PostgreSQL needs it"));
-            }
-            value.unwrap_or_default()
-        };
-        let host = required("database.host");
-        let user = required("database.user");
-        let dbname = required("database.dbname");
-        let port = self.parsed("database.port", "a port from 1 to 65535", |text| {
-            text.parse::<u16>().ok().filter(|port| *port > 0)
-        });
-        DatabaseConfig::Postgres { host, port: port.unwrap_or(5432), user, password: self.password(), dbname }
-    }
-
-    fn password(&mut self) -> Option<Secret> {
-        let inline = self.text("database.password");
-        let Some(path) = self.text("database.password_file") else { return inline.map(Secret) };
-        if inline.is_some() {
-            let message = "database.password and database.password_file are both set: keep one";
-            self.problem("database.password_file", message.to_owned());
-        }
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Some(Secret(text.trim_end_matches(['\n', '\r']).to_owned())),
-            Err(error) => {
-                self.problem("database.password_file", format!("cannot read {path}: {error}"));
-                None
-            }
         }
     }
 

@@ -52,8 +52,6 @@ const fn refused(path: &'static str, why: &'static str) -> Rule {
 }
 
 const OBJECT_STORE: &str = "object storage is not built in this version: use storage.filesystem";
-const DATABASE_TLS: &str =
-    "TLS to the database is not built in this version: use a unix socket or a private network";
 
 /// All rules. Kept in the order of the documentation.
 pub(crate) const RULES: &[Rule] = &[
@@ -154,15 +152,18 @@ pub(crate) const RULES: &[Rule] = &[
     used("database.password"),
     used("database.password_file"),
     used("database.dbname"),
-    guard("database.sslmode", &["disable", "allow", "prefer"], DATABASE_TLS),
-    guard("database.sslcert", &[], DATABASE_TLS),
-    guard("database.sslkey", &[], DATABASE_TLS),
-    guard("database.sslrootcert", &[], DATABASE_TLS),
-    needless("database.connecttimeout", "connecting is bounded by the server"),
-    needless("database.draintimeout", "http.draintimeout covers the database"),
-    needless("database.preparedstatements", "statements are always prepared"),
+    used("database.sslmode"),
+    used("database.sslcert"),
+    used("database.sslkey"),
+    used("database.sslrootcert"),
+    used("database.connecttimeout"),
+    used("database.draintimeout"),
+    used("database.preparedstatements"),
     needless("database.primary", "the server finds the database by database.host"),
-    needless("database.pool", "the pool is sized by the server"),
+    used("database.pool.maxopen"),
+    used("database.pool.maxidle"),
+    used("database.pool.maxlifetime"),
+    used("database.pool.maxidletime"),
     needless("database.loadbalancing", "reads go to database.host"),
     needless("database.backgroundmigrations", "migrations run at start"),
     needless("database.metrics", "database figures are at /metrics"),

@@ -2,7 +2,7 @@
 
 use super::{
     AccountLimits, AccountsConfig, AuthConfig, Config, DatabaseConfig, HtpasswdConfig, KeySource, LogFormat,
-    MainAddress, duration,
+    MainAddress, PostgresConfig, duration,
 };
 
 const REDACTED: &str = "\"***\"";
@@ -141,19 +141,43 @@ impl Config {
     fn show_database(&self, lines: &mut Vec<String>) {
         match &self.database {
             DatabaseConfig::Embedded => lines.push("database: {enabled: false}".to_owned()),
-            DatabaseConfig::Postgres { host, port, user, password, dbname } => {
-                lines.push("database:".to_owned());
-                lines.push("  enabled: true".to_owned());
-                lines.push(format!("  host: {}", quoted(host)));
-                lines.push(format!("  port: {port}"));
-                lines.push(format!("  user: {}", quoted(user)));
-                if password.is_some() {
-                    lines.push(format!("  password: {REDACTED}"));
-                }
-                lines.push(format!("  dbname: {}", quoted(dbname)));
-            }
+            DatabaseConfig::Postgres(postgres) => show_postgres(postgres, lines),
         }
     }
+}
+
+fn show_postgres(postgres: &PostgresConfig, lines: &mut Vec<String>) {
+    let hosts: Vec<_> = postgres.hosts.iter().map(|host| host.host.as_str()).collect();
+    let ports: Vec<_> = postgres.hosts.iter().map(|host| host.port.to_string()).collect();
+    lines.push("database:".to_owned());
+    lines.push("  enabled: true".to_owned());
+    lines.push(format!("  host: {}", list(&hosts)));
+    lines.push(format!("  port: [{}]", ports.join(", ")));
+    lines.push(format!("  user: {}", quoted(&postgres.user)));
+    if postgres.password.is_some() {
+        lines.push(format!("  password: {REDACTED}"));
+    }
+    lines.push(format!("  dbname: {}", quoted(&postgres.dbname)));
+    lines.push(format!("  sslmode: {}", postgres.tls.mode.as_str()));
+    let files = [
+        ("sslcert", &postgres.tls.certificate),
+        ("sslkey", &postgres.tls.key),
+        ("sslrootcert", &postgres.tls.root_certificates),
+    ];
+    for (name, file) in files {
+        if let Some(file) = file {
+            lines.push(format!("  {name}: {}", quoted(&file.to_string_lossy())));
+        }
+    }
+    lines.push(format!("  connecttimeout: {}", duration::show(postgres.connect_timeout)));
+    lines.push(format!("  draintimeout: {}", duration::show(postgres.drain_timeout)));
+    lines.push(format!("  preparedstatements: {}", postgres.prepared_statements));
+    let pool = postgres.pool;
+    let mut limits = vec![format!("maxopen: {}", pool.max_open)];
+    limits.extend(pool.max_idle.map(|most| format!("maxidle: {most}")));
+    limits.extend(pool.max_lifetime.map(|limit| format!("maxlifetime: {}", duration::show(limit))));
+    limits.extend(pool.max_idle_time.map(|limit| format!("maxidletime: {}", duration::show(limit))));
+    lines.push(format!("  pool: {{{}}}", limits.join(", ")));
 }
 
 fn show_accounts(accounts: &AccountsConfig, lines: &mut Vec<String>) {

@@ -58,6 +58,8 @@ pub(crate) struct SiteFigures {
     pub(crate) role: String,
     pub(crate) log_head_seq: Option<i64>,
     pub(crate) halted: bool,
+    /// Why: the database lacks acknowledged writes.
+    pub(crate) lost_writes: bool,
     pub(crate) uploads_in_progress: usize,
     /// When the certificate in use expires, where TLS is spoken (seconds since 1970).
     pub(crate) certificate_expires_s: Option<i64>,
@@ -88,6 +90,7 @@ pub(crate) struct Metrics {
     in_flight: Gauge,
     site: IntGauges<SiteLabels>,
     halted: Gauge,
+    lost_writes: Gauge,
     uploads: Gauge,
     known: Arc<KnownFigures>,
     repositories: IntGauges<StateLabels>,
@@ -114,6 +117,7 @@ impl Metrics {
             in_flight: Gauge::<i64, AtomicI64>::default(),
             site: Family::default(),
             halted: Gauge::default(),
+            lost_writes: Gauge::default(),
             uploads: Gauge::default(),
             known: Arc::default(),
             repositories: Family::default(),
@@ -144,6 +148,11 @@ impl Metrics {
             "1 while writes are stopped because history was rewritten",
             self.halted.clone(),
         );
+        r.register(
+            "database_lost_writes",
+            "1 while writes are stopped because the database lacks some that were acknowledged",
+            self.lost_writes.clone(),
+        );
         r.register("uploads_in_progress", "Uploads that a request is writing to", self.uploads.clone());
         r.register("geo_repositories", "Repositories by replication state", self.repositories.clone());
         r.register("geo_items", "Tags and manifests by replication state", self.items.clone());
@@ -173,6 +182,7 @@ impl Metrics {
         let labels = SiteLabels { site: figures.name.clone(), role: figures.role.clone() };
         self.site.get_or_create(&labels).set(1);
         self.halted.set(i64::from(figures.halted));
+        self.lost_writes.set(i64::from(figures.lost_writes));
         self.uploads.set(i64::try_from(figures.uploads_in_progress).unwrap_or(i64::MAX));
         self.known.update(figures);
         let geo = figures.geo.as_ref();

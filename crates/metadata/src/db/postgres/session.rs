@@ -5,11 +5,16 @@
 
 use std::sync::Arc;
 
-use deadpool_postgres::Object;
+use deadpool::managed::Object;
+use deadpool_postgres::ClientWrapper;
 use futures_util::future::{join, join_all};
-use tokio_postgres::types::ToSql;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_postgres::{Statement, types::ToSql};
 
-use super::super::value::{Row, Value, from_postgres};
+use super::{
+    super::value::{Row, Value, from_postgres},
+    pool::Sessions,
+};
 use crate::{Error, Result};
 
 /// Statements kept back at most: what a session holds in memory is bounded, and so is what is lost with it.
@@ -18,7 +23,11 @@ const MAX_WAITING: usize = 32;
 /// One connection; while a transaction is open it cannot go back to the pool.
 #[derive(Debug)]
 pub(crate) struct PostgresSession {
-    client: Option<Object>,
+    client: Option<Object<Sessions>>,
+    /// A client's place; given up after the connection.
+    _turn: Option<OwnedSemaphorePermit>,
+    /// Statements stay prepared for the next use.
+    cached: bool,
     waiting: Waiting,
     /// The server may have begun a transaction.
     open: bool,
@@ -34,8 +43,15 @@ struct Waiting {
 }
 
 impl PostgresSession {
-    pub(super) fn new(client: Object) -> Self {
-        Self { client: Some(client), waiting: Waiting::default(), open: false, answered: false }
+    pub(super) fn new(client: Object<Sessions>, turn: Option<OwnedSemaphorePermit>, cached: bool) -> Self {
+        Self {
+            client: Some(client),
+            _turn: turn,
+            cached,
+            waiting: Waiting::default(),
+            open: false,
+            answered: false,
+        }
     }
 
     /// Begins a transaction, together with its first statement.
@@ -56,8 +72,8 @@ impl PostgresSession {
 
     pub(crate) async fn query(&mut self, text: &str, params: &[Value]) -> Result<Vec<Row>> {
         let rows = self
-            .after_waiting(async |client| {
-                let statement = client.prepare_cached(text).await?;
+            .after_waiting(async |client, cached| {
+                let statement = prepare(client, text, cached).await?;
                 client.query(&statement, &borrow(params)).await
             })
             .await?;
@@ -67,10 +83,10 @@ impl PostgresSession {
     /// Several reads, sent together and run in this order.
     pub(crate) async fn query_each(&mut self, reads: &[(Arc<str>, Vec<Value>)]) -> Result<Vec<Vec<Row>>> {
         let answers = self
-            .after_waiting(async |client| {
+            .after_waiting(async |client, cached| {
                 let mut prepared = Vec::with_capacity(reads.len());
                 for (text, params) in reads {
-                    prepared.push((client.prepare_cached(text).await?, borrow(params)));
+                    prepared.push((prepare(client, text, cached).await?, borrow(params)));
                 }
                 let asked = prepared.iter().map(|(statement, params)| client.query(statement, params));
                 join_all(asked).await.into_iter().collect::<std::result::Result<Vec<_>, _>>()
@@ -85,15 +101,15 @@ impl PostgresSession {
 
     /// Runs a statement with native parameters, for types that [`Value`] has no word for.
     pub(crate) async fn execute_native(&mut self, text: &str, params: &[&(dyn ToSql + Sync)]) -> Result<u64> {
-        self.after_waiting(async |client| {
-            let statement = client.prepare_cached(text).await?;
+        self.after_waiting(async |client, cached| {
+            let statement = prepare(client, text, cached).await?;
             client.execute(&statement, params).await
         })
         .await
     }
 
     pub(crate) async fn script(&mut self, text: &str) -> Result<()> {
-        self.after_waiting(async |client| client.batch_execute(text).await).await
+        self.after_waiting(async |client, _| client.batch_execute(text).await).await
     }
 
     /// Sends what is waiting, and commits: where any of it failed, nothing is stored.
@@ -106,7 +122,7 @@ impl PostgresSession {
         // After a failed statement COMMIT rolls back: either way the transaction is over once it is answered.
         let mut ended = false;
         let outcome = self
-            .after_waiting(async |client| client.batch_execute("COMMIT").await.inspect(|()| ended = true))
+            .after_waiting(async |client, _| client.batch_execute("COMMIT").await.inspect(|()| ended = true))
             .await;
         self.open &= !ended;
         outcome
@@ -125,14 +141,14 @@ impl PostgresSession {
     /// Sends what is waiting and `last` without waiting in between.
     async fn after_waiting<T>(
         &mut self,
-        last: impl AsyncFnOnce(&Object) -> std::result::Result<T, tokio_postgres::Error>,
+        last: impl AsyncFnOnce(&ClientWrapper, bool) -> std::result::Result<T, tokio_postgres::Error>,
     ) -> Result<T> {
         let waiting = std::mem::take(&mut self.waiting);
         self.open |= waiting.begin.is_some();
-        let client = self.client()?;
+        let (client, cached) = (self.client()?, self.cached);
         let mut prepared = Vec::with_capacity(waiting.statements.len());
         for (text, params) in &waiting.statements {
-            prepared.push((client.prepare_cached(text).await?, borrow(params)));
+            prepared.push((prepare(client, text, cached).await?, borrow(params)));
         }
         // Each future sends when it is first polled, and these are polled in order.
         let begin = async {
@@ -142,7 +158,7 @@ impl PostgresSession {
             }
         };
         let sent = prepared.iter().map(|(statement, params)| client.execute(statement, params));
-        let ((begun, ran), answer) = join(join(begin, join_all(sent)), last(client)).await;
+        let ((begun, ran), answer) = join(join(begin, join_all(sent)), last(client, cached)).await;
         begun?;
         for statement in ran {
             statement?;
@@ -152,8 +168,8 @@ impl PostgresSession {
         Ok(answer)
     }
 
-    fn client(&self) -> Result<&Object> {
-        self.client.as_ref().ok_or_else(|| Error::Bug("a session without a connection".to_owned()))
+    fn client(&self) -> Result<&ClientWrapper> {
+        self.client.as_deref().ok_or_else(|| Error::Bug("a session without a connection".to_owned()))
     }
 }
 
@@ -166,7 +182,15 @@ impl Drop for PostgresSession {
     }
 }
 
-async fn nothing(_client: &Object) -> std::result::Result<(), tokio_postgres::Error> {
+async fn prepare(
+    client: &ClientWrapper,
+    text: &str,
+    cached: bool,
+) -> std::result::Result<Statement, tokio_postgres::Error> {
+    if cached { client.prepare_cached(text).await } else { client.prepare(text).await }
+}
+
+async fn nothing(_client: &ClientWrapper, _cached: bool) -> std::result::Result<(), tokio_postgres::Error> {
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{on_postgres, on_sqlite, postgres_address};
-use crate::db::Row;
+use crate::{Clock, Metadata, db::Row};
 
 /// What each table is to replication: changed only with an event; computed from the log; this site's own books;
 /// or gone with the requests it serves.
@@ -76,11 +76,42 @@ async fn both_databases_have_the_same_tables_and_columns() {
 async fn a_schema_newer_than_the_binary_is_refused_with_both_numbers() {
     let site = on_sqlite().await;
     let db = &site.metadata.db;
-    db.script(
-        "INSERT INTO schema_migrations (number, name, checksum, applied_at_us) VALUES (99, 'x', 'x', 0)",
-    )
-    .await
-    .unwrap();
+    let newer =
+        "INSERT INTO schema_migrations (number, name, checksum, applied_at_us) VALUES (99, 'wider', 'x', 0)";
+    db.script(newer).await.unwrap();
+    // What only adds is no hindrance: the older of two nodes goes on.
+    crate::migrations::migrate(db).await.unwrap();
+    db.script("UPDATE schema_migrations SET name = 'contract: narrower' WHERE number = 99").await.unwrap();
     let refusal = crate::migrations::migrate(db).await.unwrap_err().to_string();
-    assert!(refusal.contains("99") && refusal.contains("newer twinport"), "{refusal}");
+    let known = crate::migrations::newest().to_string();
+    assert!(
+        refusal.contains("99") && refusal.contains(&known) && refusal.contains("newer twinport"),
+        "{refusal}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_may_not_change_the_schema_runs_with_a_current_one_and_is_told_of_an_older_one() {
+    let Some(address) = postgres_address().await else { return };
+    let (account, place) = address.split_once('@').unwrap();
+    let (scheme, role) = (account.rsplit_once('/').unwrap().0, place.rsplit_once('/').unwrap().1.to_owned());
+    let (client, connection) = tokio_postgres::connect(&address, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute(&format!("CREATE ROLE {role} LOGIN")).await.unwrap();
+    let options = crate::PostgresOptions::parse(&format!("{scheme}/{role}@{place}")).unwrap();
+    let refusal = super::open_postgres(options.clone()).await.unwrap_err().to_string();
+    assert!(refusal.contains("schema 0") && refusal.contains("`twinport db migrate`"), "{refusal}");
+
+    let owner = crate::Database::Postgres(crate::PostgresOptions::parse(&address).unwrap());
+    let dry = Metadata::migrate(&owner, &Clock::System, true).await.unwrap();
+    assert!(dry.iter().all(|change| !change.applied) && !dry.is_empty(), "{dry:?}");
+    let done = Metadata::migrate(&owner, &Clock::System, false).await.unwrap();
+    assert!(done.iter().all(|change| change.applied) && done.len() == dry.len(), "{done:?}");
+    let grants = format!(
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}; \
+         GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}"
+    );
+    client.batch_execute(&grants).await.unwrap();
+    let metadata = super::open_postgres(options).await.unwrap();
+    super::note(&metadata, "x", "by a user with few rights").await.unwrap();
 }
