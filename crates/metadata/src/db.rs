@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 pub use self::postgres::{LEAST_OPEN, PoolLimits, PostgresHost, PostgresOptions, PostgresTls, SslMode};
 pub(crate) use self::{
     dialect::Dialect,
-    postgres::PostgresDb,
+    postgres::{PostgresDb, Standing},
     sqlite::SqliteDb,
     tx::{Change, Origin, Tx, head_of},
     value::{Row, Value},
@@ -147,6 +147,14 @@ impl Db {
         match self {
             Self::Sqlite(db) => db.write(closure, true).await,
             Self::Postgres(db) => db.write(closure).await,
+        }
+    }
+
+    /// Whether the database has a schema of any number.
+    pub(crate) async fn has_schema(&self) -> Result<bool> {
+        match self {
+            Self::Sqlite(db) => Ok(!db.query("PRAGMA table_info(schema_migrations)", &[])?.is_empty()),
+            Self::Postgres(db) => db.has_table("schema_migrations").await,
         }
     }
 

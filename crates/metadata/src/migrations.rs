@@ -52,6 +52,12 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0005_maintenance.sql"),
         postgres: include_str!("../migrations/postgres/0005_maintenance.sql"),
     },
+    Migration {
+        number: 7,
+        name: "accepted losses",
+        sqlite: include_str!("../migrations/sqlite/0007_accepted_losses.sql"),
+        postgres: include_str!("../migrations/postgres/0007_accepted_losses.sql"),
+    },
 ];
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (number BIGINT PRIMARY KEY, name TEXT NOT NULL, \
@@ -114,12 +120,7 @@ pub(crate) async fn applied(db: &Db) -> Result<i64> {
 /// # Errors
 /// [`Error::Refused`] for a schema that this binary cannot run with, or that was changed by hand.
 pub(crate) async fn changes(db: &Db) -> Result<Vec<SchemaChange>> {
-    let there = match db.dialect() {
-        Dialect::Sqlite => "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'schema_migrations')",
-        Dialect::Postgres => "SELECT to_regclass('schema_migrations') IS NOT NULL",
-    };
-    let there = db.query_opt(there, vec![]).await?.map(|row| row.int(0)).transpose()? == Some(1);
-    let rows = if there { db.query(APPLIED, vec![]).await? } else { Vec::new() };
+    let rows = if db.has_schema().await? { db.query(APPLIED, vec![]).await? } else { Vec::new() };
     check_applied(&rows, db.dialect())?;
     let mut changes: Vec<SchemaChange> = MIGRATIONS
         .iter()

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     Error, LogHead, LogPosition, Result,
-    db::{PostgresDb, head_of},
+    db::{PostgresDb, Standing, head_of},
     event::chain,
 };
 
@@ -102,8 +102,8 @@ async fn number_for_ever(db: Arc<PostgresDb>, node: Uuid) {
 async fn tick(db: &PostgresDb, node: Uuid, announced: bool) -> Result<()> {
     if !announced {
         let seen = look(db, node).await?;
-        if !seen.waiting || !seen.mine || seen.halted {
-            publish(db, seen.head, seen.halted);
+        if !seen.waiting || !seen.mine || seen.standing.halted {
+            publish(db, seen.head, seen.standing);
             return Ok(());
         }
     }
@@ -121,15 +121,14 @@ struct Seen {
     waiting: bool,
     /// This node is the one to number them.
     mine: bool,
-    /// Writes are stopped.
-    halted: bool,
+    standing: Standing,
 }
 
 async fn look(db: &PostgresDb, node: Uuid) -> Result<Seen> {
     let text = format!(
         "SELECT epoch, owner, seq, hash, EXISTS (SELECT 1 FROM events WHERE seq IS NULL), \
          lease_holder IS NULL OR lease_holder = $1 OR lease_until_us < {NOW_US}, \
-         EXISTS (SELECT 1 FROM site WHERE id = 1 AND halted IS NOT NULL) FROM log_head WHERE id = 1"
+         s.halted IS NOT NULL, s.accepted_losses FROM log_head h, site s WHERE h.id = 1 AND s.id = 1"
     );
     let rows = db.session().await?.query(&text, &[node.into()]).await?;
     let row = rows.first().ok_or_else(|| Error::Corrupt("the log has no head row".to_owned()))?;
@@ -137,7 +136,7 @@ async fn look(db: &PostgresDb, node: Uuid) -> Result<Seen> {
         head: head_of(row)?,
         waiting: row.int(4)? != 0,
         mine: row.int(5)? != 0,
-        halted: row.int(6)? != 0,
+        standing: Standing { halted: row.int(6)? != 0, accepted_losses: row.int(7)? },
     })
 }
 
@@ -149,23 +148,25 @@ async fn number(db: &PostgresDb, node: Uuid) -> Result<(LogHead, i64)> {
     const WAITING: &str = "SELECT event_id, body FROM events WHERE seq IS NULL ORDER BY event_id LIMIT $1";
     let mut session = db.session().await?;
     session.begin("BEGIN");
-    const HALTED: &str = "SELECT halted FROM site WHERE id = 1";
+    const HALTED: &str = "SELECT halted, accepted_losses FROM site WHERE id = 1";
     let reads = [(HEAD.into(), vec![]), (WAITING.into(), vec![PASS_LIMIT.into()]), (HALTED.into(), vec![])];
     let answers = session.query_each(&reads).await?;
     let [heads, waiting, halted] = answers.as_slice() else {
         return Err(Error::Bug("three reads have three answers".to_owned()));
     };
-    let halted = halted.first().map(|row| row.opt_text(0)).transpose()?.flatten();
+    let site = halted.first().ok_or_else(|| Error::Corrupt("the site has no identity row".to_owned()))?;
+    let halted = site.opt_text(0)?;
+    let standing = Standing { halted: halted.is_some(), accepted_losses: site.int(1)? };
     let row = heads.first().ok_or_else(|| Error::Corrupt("the log has no head row".to_owned()))?;
     let mut head = head_of(row)?;
     if waiting.is_empty() {
         session.roll_back().await?;
-        publish(db, head, halted.is_some());
+        publish(db, head, standing);
         return Ok((head, 0));
     }
     if let Some(reason) = halted {
         session.roll_back().await?;
-        publish(db, head, true);
+        publish(db, head, standing);
         return Err(Error::Halted(reason));
     }
     let mut ids = Vec::with_capacity(waiting.len());
@@ -197,14 +198,14 @@ async fn number(db: &PostgresDb, node: Uuid) -> Result<(LogHead, i64)> {
     let params = vec![head.position.seq.into(), head.hash.into(), node.into(), LEASE_US.into()];
     session.send(lease.into(), params).await?;
     session.commit().await?;
-    publish(db, head, false);
+    publish(db, head, standing);
     Ok((head, i64::try_from(ids.len()).unwrap_or(PASS_LIMIT)))
 }
 
 /// Tells the node's readers, who may have been told of a later head by another task already.
-fn publish(db: &PostgresDb, head: LogHead, halted: bool) {
+fn publish(db: &PostgresDb, head: LogHead, standing: Standing) {
     // A server that lacks what was known is right about its own head: readers have to hear of it.
-    let went_back = db.continuity().saw(head, halted);
+    let went_back = db.continuity().saw(head, standing);
     db.signals().head.send_if_modified(|known| {
         let moved =
             known.is_none_or(|known| known.position.seq < head.position.seq || (went_back && known != head));

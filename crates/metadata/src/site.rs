@@ -276,7 +276,8 @@ impl Metadata {
                     let row = tx.query_opt("SELECT halted FROM site WHERE id = 1", vec![]).await?;
                     match row.map(|row| row.opt_text(0)).transpose()?.flatten() {
                         Some(reason) if reason.starts_with(LOST_WRITES) => {
-                            tx.execute("UPDATE site SET halted = NULL WHERE id = 1", vec![]).await.map(drop)
+                            let accept = "UPDATE site SET halted = NULL, accepted_losses = accepted_losses + 1 WHERE id = 1";
+                            tx.execute(accept, vec![]).await.map(drop)
                         }
                         Some(reason) => Err(Error::Refused(format!(
                             "writes are stopped, and not because the database lost any: {reason}"

@@ -15,7 +15,7 @@ use rand::Rng;
 pub use self::options::{LEAST_OPEN, PoolLimits, PostgresHost, PostgresOptions, PostgresTls, SslMode};
 use self::pool::SharedPool;
 pub(crate) use self::{
-    continuity::{Continuity, fingerprint},
+    continuity::{Continuity, Standing, fingerprint},
     session::PostgresSession,
 };
 use super::{
@@ -86,6 +86,11 @@ impl PostgresDb {
         self.session().await?.query(&self.texts.of(sql), params).await
     }
 
+    pub(super) async fn has_table(&self, name: &str) -> Result<bool> {
+        let rows = self.query("SELECT to_regclass($1) IS NOT NULL", &[name.into()]).await?;
+        Ok(rows.first().map(|row| row.int(0)).transpose()? == Some(1))
+    }
+
     pub(super) async fn snapshot<T, F>(&self, mut reads: F) -> Result<T>
     where
         F: for<'t> FnMut(&'t mut Tx) -> TxFuture<'t, T>,
@@ -134,7 +139,7 @@ impl PostgresDb {
             self.signals.unnumbered.notify_one();
         }
         if let Some(head) = tx.moved_head {
-            self.continuity.saw(head, false);
+            self.continuity.moved(head);
             self.signals.head.send_replace(Some(head));
         }
         committed

@@ -6,7 +6,14 @@ use std::{fs, path::Path};
 /// Folders and files whose texts never run in a site, or are fragments.
 const LEFT_OUT: [&str; 4] = ["tests", "tests.rs", "query_plans", "query_plans.rs"];
 /// What only PostgreSQL is asked.
-const POSTGRES_ONLY: [&str; 3] = ["sequencer.rs", "db/postgres.rs", "db/postgres/session.rs"];
+const POSTGRES_ONLY: [&str; 6] = [
+    "sequencer.rs",
+    "server_facts.rs",
+    "db/postgres.rs",
+    "db/postgres/continuity.rs",
+    "db/postgres/server.rs",
+    "db/postgres/session.rs",
+];
 
 /// A text as it stands in the source, templates filled in.
 #[derive(Debug)]

@@ -46,9 +46,20 @@ struct Known {
     head: Option<LogHead>,
     /// Events of this node that were committed, the latest last.
     acknowledged: VecDeque<Appended>,
+    /// How often somebody had accepted a loss, when that was looked at last.
+    accepted_losses: i64,
     /// The server lacked something, and nobody has accepted that yet.
     contradicted: bool,
     unsaved: bool,
+}
+
+/// What a look at the head finds beside it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    /// Writes are stopped.
+    pub(crate) halted: bool,
+    /// How often somebody accepted that writes were lost.
+    pub(crate) accepted_losses: i64,
 }
 
 /// What is kept between two runs of a node.
@@ -59,6 +70,7 @@ struct Kept {
     epoch_owner: Uuid,
     seq: i64,
     hash: String,
+    accepted_losses: i64,
 }
 
 /// What tells two events of one id apart.
@@ -98,28 +110,27 @@ impl Continuity {
         known.acknowledged.drain(..surplus);
     }
 
-    /// A head that was read or written, with whether writes are stopped. `true` where it counts even though it is lower
-    /// than one that was known: the server lacks something.
-    pub(crate) fn saw(&self, head: LogHead, halted: bool) -> bool {
+    /// This node moved the head itself.
+    pub(super) fn moved(&self, head: LogHead) {
+        self.known.lock().move_to(head);
+    }
+
+    /// A head that was read. `true` where it counts even though it is lower than one that was known: the server lacks
+    /// something.
+    pub(crate) fn saw(&self, head: LogHead, standing: Standing) -> bool {
         let mut known = self.known.lock();
         if known.contradicted {
-            if halted {
-                return true;
+            // An answer that was under way before the server ended says nothing of the loss.
+            if !standing.halted && standing.accepted_losses > known.accepted_losses {
+                known.accept(head, standing.accepted_losses);
             }
-            // Somebody accepted the loss.
-            known.contradicted = false;
-            known.forget_for(head);
             return true;
         }
-        match known.head {
-            Some(before) if before.position.epoch == head.position.epoch => {
-                if before.position.seq < head.position.seq {
-                    known.head = Some(head);
-                    known.unsaved = true;
-                }
-            }
-            _ => known.forget_for(head),
+        if known.accepted_losses < standing.accepted_losses {
+            known.accept(head, standing.accepted_losses);
+            return true;
         }
+        known.move_to(head);
         false
     }
 
@@ -147,6 +158,11 @@ impl Continuity {
             None => None,
         };
         let lost = match (missing, found) {
+            (Some(what), Some(found)) if found.accepted_losses > known.accepted_losses => {
+                tracing::info!(%host, what, "somebody accepted that this was lost");
+                self.known.lock().accept(found.head, found.accepted_losses);
+                false
+            }
             (Some(what), Some(found)) if found.is_primary => {
                 halt(client, host, &what).await?;
                 true
@@ -154,7 +170,7 @@ impl Continuity {
             (Some(what), Some(found)) => {
                 // A secondary's log is the primary's: what is missing comes again.
                 tracing::warn!(%host, what, "this secondary's database went back: it follows again from where that stands");
-                self.known.lock().forget_for(found.head);
+                self.known.lock().accept(found.head, found.accepted_losses);
                 false
             }
             _ => false,
@@ -178,6 +194,7 @@ impl Continuity {
                 epoch_owner: head.position.epoch.owner.0,
                 seq: head.position.seq,
                 hash: hex::encode(head.hash),
+                accepted_losses: known.accepted_losses,
             }
         };
         let written =
@@ -190,6 +207,24 @@ impl Continuity {
 }
 
 impl Known {
+    fn move_to(&mut self, head: LogHead) {
+        match self.head {
+            Some(before) if before.position.epoch == head.position.epoch => {
+                if before.position.seq < head.position.seq {
+                    self.head = Some(head);
+                    self.unsaved = true;
+                }
+            }
+            _ => self.forget_for(head),
+        }
+    }
+
+    fn accept(&mut self, head: LogHead, accepted_losses: i64) {
+        self.forget_for(head);
+        self.accepted_losses = accepted_losses;
+        self.contradicted = false;
+    }
+
     fn forget_for(&mut self, head: LogHead) {
         self.head = Some(head);
         self.acknowledged.clear();
@@ -201,14 +236,16 @@ impl Known {
 struct Found {
     head: LogHead,
     is_primary: bool,
+    accepted_losses: i64,
 }
 
 /// The site that the database holds; none where it holds none and none is expected.
 async fn found(client: &ClientWrapper, host: &PostgresHost, known: &Known) -> Result<Option<Found>> {
     const TABLES: &str = "SELECT to_regclass('site') IS NOT NULL AND to_regclass('log_head') IS NOT NULL \
          AND to_regclass('events') IS NOT NULL";
-    const SITE: &str = "SELECT s.incarnation, s.role, h.epoch, h.owner, h.seq, h.hash FROM site s, log_head h \
-         WHERE s.id = 1 AND h.id = 1";
+    // A site of an older schema does not count what was accepted.
+    const SITE: &str = "SELECT s.incarnation, s.role, h.epoch, h.owner, h.seq, h.hash, \
+         CAST(COALESCE(to_jsonb(s) ->> 'accepted_losses', '0') AS BIGINT) FROM site s, log_head h WHERE s.id = 1 AND h.id = 1";
     let there: bool = client.query_one(TABLES, &[]).await?.try_get(0)?;
     let row = if there { client.query_opt(SITE, &[]).await? } else { None };
     let Some(row) = row else {
@@ -238,7 +275,7 @@ async fn found(client: &ClientWrapper, host: &PostgresHost, known: &Known) -> Re
         },
         hash: hash.try_into().map_err(|_| Error::Corrupt("the head's hash has another length".to_owned()))?,
     };
-    Ok(Some(Found { head, is_primary: role == "primary" }))
+    Ok(Some(Found { head, is_primary: role == "primary", accepted_losses: row.try_get(6)? }))
 }
 
 fn uuid(bytes: &[u8]) -> Result<Uuid> {
@@ -313,7 +350,12 @@ fn read(file: &Path) -> Result<Known> {
     let hash = hash.ok_or_else(|| unusable("its hash is none".to_owned()))?;
     let epoch = Epoch { number: kept.epoch, owner: Incarnation(kept.epoch_owner) };
     let head = LogHead { position: LogPosition { epoch, seq: kept.seq }, hash };
-    Ok(Known { site: Some(Incarnation(kept.site)), head: Some(head), ..Known::default() })
+    Ok(Known {
+        site: Some(Incarnation(kept.site)),
+        head: Some(head),
+        accepted_losses: kept.accepted_losses,
+        ..Known::default()
+    })
 }
 
 fn write(file: &Path, kept: &Kept) -> std::io::Result<()> {

@@ -115,6 +115,8 @@ async fn r26_a_node_that_was_restarted_itself_still_knows_what_it_saw() {
     server.restore(&backup).unwrap();
     server.resume().unwrap();
 
+    let kept = folder.path().join("as-it-was.json");
+    std::fs::copy(folder.path().join("database-seen.json"), &kept).unwrap();
     let metadata = open_postgres(options.clone()).await.unwrap();
     assert!(halted(&metadata).await.contains("event 3 is missing"));
     metadata.accept_loss().await.unwrap();
@@ -123,6 +125,11 @@ async fn r26_a_node_that_was_restarted_itself_still_knows_what_it_saw() {
     metadata.close().await;
     let metadata = open_postgres(options.clone()).await.unwrap();
     note(&metadata, "x", "a loss is accepted once").await.unwrap();
+    metadata.close().await;
+    let mut node_that_was_off = options.clone();
+    node_that_was_off.seen = Some(kept);
+    let metadata = open_postgres(node_that_was_off).await.unwrap();
+    note(&metadata, "x", "and for every node").await.unwrap();
     metadata.close().await;
 
     // An empty database, and one of another site, are not this node's.
