@@ -6,8 +6,10 @@
 
 mod batch;
 mod blob_file;
+mod bucket;
 mod driver;
 mod error;
+mod gather;
 mod layout;
 mod local;
 mod mapping;
@@ -16,6 +18,7 @@ mod spool_name;
 mod sync;
 
 pub use blob_file::BlobFile;
+pub use bucket::{BucketBlobs, Encryption, Hidden, S3Settings};
 pub use driver::Blobs;
 pub use error::Error;
 pub use local::LocalBlobs;

@@ -93,7 +93,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     joined(doing, tokio::task::spawn_blocking(job)).await
 }
 
-async fn joined<T>(doing: &'static str, job: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
+pub(crate) async fn joined<T>(doing: &'static str, job: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
     match job.await {
         Ok(result) => result,
         Err(e) => match e.try_into_panic() {

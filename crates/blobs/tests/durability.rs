@@ -72,7 +72,7 @@ async fn lost_over_many_cuts() -> usize {
                     let spool = SpoolName::Transfer(digest);
                     let path = disk.0.mountpoint.join("data/blobs/twinport/spool").join(spool.to_string());
                     fs::write(path, &content).unwrap();
-                    let progress = blobs.rehash(&spool, size, Algorithm::Sha256).await.unwrap();
+                    let progress = blobs.rehash(&spool, size, Algorithm::Sha256, None).await.unwrap();
                     assert_eq!(progress.hasher.finish(), digest);
                     blobs.publish(&spool, &digest, size).await.unwrap();
                     spool
