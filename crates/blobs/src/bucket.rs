@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::available_parallelism;
 
+use bytes::Bytes;
 use object_store::aws::AmazonS3;
 use object_store::client::HttpClient;
 use parking_lot::Mutex;
@@ -79,13 +80,17 @@ impl BucketBlobs {
 
     /// Whether the bucket can be listed, written, read and deleted from, as this process needs it.
     pub(crate) async fn examine(&self) -> Result<()> {
+        const CONTENT: &[u8] = b"twinport\n";
+        self.first_below(&self.keys.uploads()).await?;
         let probe = self.keys.probe();
-        let listed = self.first_below(&self.keys.uploads()).await;
-        listed?;
-        self.put(&probe, vec![bytes::Bytes::from_static(b"twinport\n")]).await?;
+        self.put(&probe, vec![Bytes::from_static(CONTENT)]).await?;
         let read = self.read_small(&probe).await;
         self.delete(&probe).await?;
-        read.map(drop)
+        if read?.as_deref() == Some(CONTENT) {
+            return Ok(());
+        }
+        let reason = "what was written is not what is read: is this one storage?".to_owned();
+        Err(Error::Bucket { doing: "reading", place: format!("{}/{probe}", self.place), reason })
     }
 
     /// Takes a spool for one call of this process.

@@ -2,6 +2,8 @@
 //! Guards: a published file holds exactly the bytes of its digest, is never written again, and is on the
 //! disk (data, entry and parents) before [`Blobs::publish`] or [`Blobs::put`] returns.
 //!
+//! In a bucket: it is written as a whole, and the storage has answered that it keeps it.
+//!
 //! Which blobs *exist* is the metadata's business: a file here that no row names is not a blob yet.
 
 mod batch;

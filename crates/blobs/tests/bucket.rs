@@ -237,3 +237,62 @@ async fn s7_what_stands_in_the_way_of_a_start_is_named() {
         assert!(error.is_passing() && error.to_string().contains("s3://layers/"), "{error}");
     }
 }
+
+/// A server that lists two objects at a time and never says that there are more; what is read is what was written.
+async fn forgetful_server(blobs: Vec<(Digest, u64)>) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let key = |digest: &Digest| {
+        let hex = digest.hex().to_string();
+        format!("docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2])
+    };
+    let keys: Vec<_> = blobs.iter().map(|(digest, size)| (key(digest), *size)).collect();
+    tokio::spawn(async move {
+        loop {
+            let Ok((mut stream, _)) = listener.accept().await else { return };
+            let mut head = Vec::new();
+            while !head.windows(4).any(|window| window == b"\r\n\r\n") {
+                if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
+                    break;
+                }
+            }
+            let head = String::from_utf8_lossy(&head).into_owned();
+            let line = head.lines().next().unwrap_or_default().replace("%2F", "/");
+            let body = if line.contains("list-type=2") && line.contains("sha256") {
+                let after = line.split("start-after=").nth(1).and_then(|rest| rest.split(['&', ' ']).next());
+                let page =
+                    keys.iter().filter(|(key, _)| after.is_none_or(|after| key.as_str() > after)).take(2);
+                let objects: String = page
+                    .map(|(key, size)| {
+                        format!(
+                            "<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>{size}</Size></Contents>"
+                        )
+                    })
+                    .collect();
+                format!("<ListBucketResult>{objects}</ListBucketResult>")
+            } else if line.contains("list-type=2") {
+                "<ListBucketResult></ListBucketResult>".to_owned()
+            } else if line.starts_with("GET") {
+                "twinport\n".to_owned()
+            } else {
+                String::new()
+            };
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn s7_a_list_that_ends_early_without_saying_so_is_gone_on_with() {
+    let mut blobs: Vec<_> = (0..7u64).map(|number| (Digest::sha256(&number.to_be_bytes()), number)).collect();
+    blobs.sort_unstable();
+    let url = forgetful_server(blobs.clone()).await;
+    let store = Blobs::open_s3(S3Settings { root: String::new(), ..settings(url) }).await.unwrap();
+    assert_eq!(store.scan().try_collect::<Vec<_>>().await.unwrap(), blobs);
+}

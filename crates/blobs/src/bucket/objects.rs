@@ -17,16 +17,17 @@ use super::BucketBlobs;
 use super::failure::Attempt;
 use tokio::time::sleep;
 
-use crate::Result;
+use crate::{Error, Result};
 
-/// Up to this many objects are removed by a request each: not every server knows removal in bulk.
-const FEW: usize = 16;
-const REMOVALS: usize = 8;
+/// Objects removed at one time, by a request each: not every server removes many in one.
+const REMOVALS: usize = 16;
 /// Answers to one request that may be lost in a row.
 const ANSWERS_LOST: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(100);
 /// An attempt of this length was one of many.
 const LONG: Duration = Duration::from_secs(20);
+/// What is read whole is never larger, unless somebody else wrote it.
+const MOST_HELD: u64 = 1 << 20;
 const OCTETS: &str = "application/octet-stream";
 
 impl BucketBlobs {
@@ -90,6 +91,10 @@ impl BucketBlobs {
         let failed = &failed;
         self.persist(|| async move {
             match self.s3.get(key).await {
+                Ok(got) if got.meta.size > MOST_HELD => {
+                    let key = format!("{}/{key}", self.place);
+                    Err(Error::Altered { key, expected: MOST_HELD, actual: got.meta.size })
+                }
                 Ok(got) => Ok(Some(got.bytes().await.map_err(failed)?)),
                 Err(e) if is_absent(&e) => Ok(None),
                 Err(e) => Err(failed(e)),
@@ -136,20 +141,9 @@ impl BucketBlobs {
     }
 
     pub(super) async fn delete_all(&self, keys: Vec<Path>) -> Result<()> {
-        if keys.len() <= FEW {
-            let removals: Vec<_> = keys.iter().map(|key| self.delete(key).boxed()).collect();
-            return stream::iter(removals).buffer_unordered(REMOVALS).try_collect().await;
-        }
-        let first = keys[0].clone();
-        let mut removed = self.s3.delete_stream(stream::iter(keys.into_iter().map(Ok)).boxed());
-        while let Some(outcome) = removed.next().await {
-            match outcome {
-                Ok(_) => {}
-                Err(e) if is_absent(&e) => {}
-                Err(e) => return Err(self.attempt("removing", &first).failed(&e)),
-            }
-        }
-        Ok(())
+        // Boxed: the compiler proves of no borrowing future in a stream that it may change threads.
+        let removals: Vec<_> = keys.iter().map(|key| self.delete(key).boxed()).collect();
+        stream::iter(removals).buffer_unordered(REMOVALS).try_collect().await
     }
 
     /// Whether any object's key begins with `prefix`, by its text; the first of them.
@@ -167,11 +161,12 @@ impl BucketBlobs {
         self.first_with(&format!("{prefix}/")).await
     }
 
-    /// Every object below `prefix`, by key. A list ends when a page after its last key is empty: a server that forgets to
-    /// say that there is more loses nothing.
+    /// Every object below `prefix`, by key. With `doubting`, a list ends when a page after its last key is empty: a server that
+    /// forgets to say that there is more loses nothing.
     pub(super) fn list(
         &self,
         prefix: &Path,
+        doubting: bool,
     ) -> impl Stream<Item = Result<ObjectMeta>> + Send + 'static + use<> {
         let (s3, place, prefix) = (self.s3.clone(), self.place.clone(), prefix.clone());
         async_stream::try_stream! {
@@ -196,7 +191,7 @@ impl BucketBlobs {
                     }
                 };
                 match broke {
-                    None if last == before => break,
+                    None if last == before || !doubting => break,
                     None => {}
                     Some(error) if breaks == ANSWERS_LOST || !error.is_passing() => Err(error)?,
                     Some(_) => {

@@ -71,7 +71,11 @@ impl BucketBlobs {
         if size > SMALL {
             return Ok(BlobFile::remote(RemoteBlob { store: self.clone(), digest: *digest, size }, size));
         }
-        let bytes = self.read_small(&self.keys.blob(digest)).await?.ok_or(Error::NotFound(*digest))?;
+        let read = self.read_small(&self.keys.blob(digest)).await.map_err(|error| match error {
+            Error::Altered { actual, .. } => Error::Corrupt { digest: *digest, expected: size, actual },
+            error => error,
+        });
+        let bytes = read?.ok_or(Error::NotFound(*digest))?;
         let actual = bytes.len() as u64;
         if actual != size {
             return Err(Error::Corrupt { digest: *digest, expected: size, actual });
@@ -187,7 +191,7 @@ impl BucketBlobs {
         let store = self.clone();
         async_stream::try_stream! {
             for algorithm in ALGORITHMS {
-                let mut objects = Box::pin(store.list(&store.keys.blobs(algorithm)));
+                let mut objects = Box::pin(store.list(&store.keys.blobs(algorithm), true));
                 while let Some(object) = objects.try_next().await? {
                     if let Some(digest) = store.keys.digest_of(&object.location) {
                         yield (digest, object.size);

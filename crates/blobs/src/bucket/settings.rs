@@ -22,6 +22,22 @@ const BACKOFF: BackoffConfig = BackoffConfig {
     base: 2.0,
 };
 
+/// Variables that tell credentials, or where they are had.
+const CREDENTIALS: [&str; 12] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_ENDPOINT_URL_STS",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_METADATA_ENDPOINT",
+    "AWS_IMDSV1_FALLBACK",
+];
+
 /// What is kept of a secret in memory; it is shown nowhere.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Hidden(String);
@@ -158,17 +174,19 @@ impl S3Settings {
         let options = self.client()?;
         let unusable = |e: object_store::Error| Error::Settings(format!("{}: {e}", self.place()));
         let http = ReqwestConnector::default().connect(&options).map_err(unusable)?;
-        // Credentials that are not configured come from the environment, as everywhere on AWS.
-        let mut builder = AmazonS3Builder::from_env()
+        let mut builder = AmazonS3Builder::new()
             .with_bucket_name(&self.bucket)
             .with_region(&self.region)
             .with_client_options(options)
+            .with_disable_bulk_delete(true)
             .with_retry(self.retries());
         if let Some((key, secret)) = &self.keys {
             builder = builder.with_access_key_id(key).with_secret_access_key(secret.reveal());
             if let Some(token) = &self.session_token {
                 builder = builder.with_token(token.reveal());
             }
+        } else {
+            builder = with_credentials(builder, std::env::vars());
         }
         let (endpoint, virtual_hosted) = self.address()?;
         if let Some(endpoint) = endpoint {
@@ -234,9 +252,40 @@ impl S3Settings {
     }
 }
 
+/// Credentials as they are told everywhere on AWS. Of the environment nothing else counts: where a bucket is, and how it is
+/// asked, is for the configuration to say.
+fn with_credentials(
+    mut builder: AmazonS3Builder,
+    environment: impl Iterator<Item = (String, String)>,
+) -> AmazonS3Builder {
+    for (name, value) in
+        environment.filter(|(name, value)| CREDENTIALS.contains(&name.as_str()) && !value.is_empty())
+    {
+        if let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    builder
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_environment_tells_credentials_and_nothing_else() {
+        let variables = CREDENTIALS.map(|name| (name.to_owned(), "true".to_owned()));
+        let strangers = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AWS_BUCKET", "AWS_SKIP_SIGNATURE", "PATH"];
+        let strangers = strangers.map(|name| (name.to_owned(), "stranger".to_owned()));
+        let builder = with_credentials(AmazonS3Builder::new(), variables.into_iter().chain(strangers));
+        for name in CREDENTIALS {
+            let key = name.to_ascii_lowercase().parse().unwrap();
+            assert_eq!(builder.get_config_value(&key).as_deref(), Some("true"), "{name}");
+        }
+        for name in ["aws_endpoint_url_s3", "aws_endpoint", "aws_bucket"] {
+            assert_eq!(builder.get_config_value(&name.parse().unwrap()), None, "{name}");
+        }
+    }
 
     #[test]
     fn an_endpoint_is_what_the_settings_make_of_it() {

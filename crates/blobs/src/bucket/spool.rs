@@ -14,7 +14,8 @@ use crate::{Error, LeftoverSpool, Progress, Result, SpoolName};
 impl BucketBlobs {
     pub(super) async fn segments(&self, spool: &SpoolName) -> Result<Segments> {
         let mut segments = Vec::new();
-        let mut objects = Box::pin(self.list(&self.keys.spool(spool)));
+        // A segment that a list left out makes a chain that leads nowhere, which is an error and no loss.
+        let mut objects = Box::pin(self.list(&self.keys.spool(spool), false));
         while let Some(object) = objects.try_next().await? {
             if let Some((_, name)) = self.keys.in_spool(&object.location) {
                 segments.extend(Segment::parse(&name, object.last_modified.timestamp_micros()));
@@ -79,7 +80,7 @@ impl BucketBlobs {
         if let SpoolName::Put(..) = spool {
             return Ok(());
         }
-        let keys = self.list(&self.keys.spool(spool)).map_ok(|object| object.location).try_collect();
+        let keys = self.list(&self.keys.spool(spool), false).map_ok(|object| object.location).try_collect();
         self.delete_all(keys.await?).await
     }
 
@@ -89,7 +90,7 @@ impl BucketBlobs {
 
     pub(crate) async fn spools(&self) -> Result<Vec<LeftoverSpool>> {
         let mut spools: BTreeMap<SpoolName, Segments> = BTreeMap::new();
-        let mut objects = Box::pin(self.list(&self.keys.uploads()));
+        let mut objects = Box::pin(self.list(&self.keys.uploads(), true));
         while let Some(object) = objects.try_next().await? {
             if let Some((spool, name)) = self.keys.in_spool(&object.location) {
                 let segments = &mut spools.entry(spool).or_default().0;

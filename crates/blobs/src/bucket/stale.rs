@@ -18,7 +18,7 @@ impl BucketBlobs {
     /// Spools that nothing was written to since `before_us`, by the bucket's clock.
     pub(crate) async fn stale_spools(&self, before_us: i64) -> Result<Vec<SpoolName>> {
         let mut newest: BTreeMap<SpoolName, i64> = BTreeMap::new();
-        let mut objects = Box::pin(self.list(&self.keys.uploads()));
+        let mut objects = Box::pin(self.list(&self.keys.uploads(), true));
         while let Some(object) = objects.try_next().await? {
             if let Some((spool, _)) = self.keys.in_spool(&object.location) {
                 let written = object.last_modified.timestamp_micros();
