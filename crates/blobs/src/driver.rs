@@ -14,7 +14,7 @@ use twinport_oci::{Algorithm, Digest, Hasher};
 use uuid::Uuid;
 
 use crate::{
-    Appended, BlobFile, BucketBlobs, Error, LeftoverSpool, LocalBlobs, Progress, Result, S3Settings,
+    Appended, BlobFile, BucketBlobs, Error, LeftoverSpool, LocalBlobs, Progress, Result, S3Settings, Sharing,
     SpoolName, Verdict,
 };
 
@@ -26,12 +26,21 @@ pub enum Blobs {
 }
 
 impl Blobs {
-    /// Opens a local store in the CNCF layout, making its directories where they are missing.
+    /// Opens a local store in the CNCF layout, making its directories where they are missing. No other process has it
+    /// open meanwhile: the caller sees to that.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::NoSpace`], or [`Error::HardLinks`] on a file system without link(2).
     pub async fn open_local(root: PathBuf) -> Result<Self, Error> {
-        LocalBlobs::open(root).await.map(Self::Local)
+        LocalBlobs::open(root, Sharing::Alone).await.map(Self::Local)
+    }
+
+    /// As [`Blobs::open_local`], for a directory that other nodes have open too.
+    ///
+    /// # Errors
+    /// Those of [`Blobs::open_local`].
+    pub async fn open_shared(root: PathBuf) -> Result<Self, Error> {
+        LocalBlobs::open(root, Sharing::Shared).await.map(Self::Local)
     }
 
     /// Opens a bucket that speaks S3, once it was listed, written and read.

@@ -23,7 +23,7 @@ pub use blob_file::BlobFile;
 pub use bucket::{BucketBlobs, Encryption, Hidden, S3Settings};
 pub use driver::Blobs;
 pub use error::Error;
-pub use local::LocalBlobs;
+pub use local::{LocalBlobs, Sharing};
 pub use progress::{Appended, Progress};
 pub use spool_name::{LeftoverSpool, SpoolName};
 pub use sync::SyncPolicy;

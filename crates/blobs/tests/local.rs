@@ -100,8 +100,9 @@ async fn a_marker_that_holds_no_incarnation_is_an_error_that_names_it() {
 async fn what_a_crash_left_of_a_replacement_is_cleared_at_open() {
     let root = tempfile::tempdir().unwrap();
     let blobs = Blobs::open_local(root.path().into()).await.unwrap();
-    let digest = Digest::sha256(b"replaced");
-    let spool = blobs.put(&digest, Bytes::from_static(b"replaced")).await.unwrap();
+    let replaced = Bytes::from(vec![7; 100_000]);
+    let digest = Digest::sha256(&replaced);
+    let spool = blobs.put(&digest, replaced).await.unwrap();
     let directory = root.path().join("twinport/spool");
     fs::hard_link(directory.join(spool.to_string()), directory.join(format!("{spool}.replacing"))).unwrap();
     drop(blobs);
@@ -109,6 +110,53 @@ async fn what_a_crash_left_of_a_replacement_is_cleared_at_open() {
     let spools = blobs.spools().await.unwrap();
     assert!(matches!(spools[..], [left] if left.name == spool && left.links == 2), "{spools:?}");
     assert_eq!(fs::read_dir(directory).unwrap().count(), 1);
+}
+
+/// As a process that was killed leaves it: the file in place, its bytes in the journal, and nothing else.
+#[tokio::test]
+async fn a_journal_that_a_killed_process_left_is_read_once_and_names_what_it_stored() {
+    let root = tempfile::tempdir().unwrap();
+    let killed = Blobs::open_local(root.path().into()).await.unwrap();
+    let contents =
+        [Bytes::from_static(b"in place"), Bytes::from_static(b"lost"), Bytes::from_static(b"altered")];
+    let mut spools = Vec::new();
+    for content in &contents {
+        spools.push(killed.put(&Digest::sha256(content), content.clone()).await.unwrap());
+    }
+    fs::remove_dir_all(data(root.path(), &Digest::sha256(b"lost")).parent().unwrap()).unwrap();
+    fs::write(data(root.path(), &Digest::sha256(b"altered")), "ALTERED").unwrap();
+    let half = data(root.path(), &Digest::sha256(b"in place")).with_file_name(
+        spools[0].to_string().rsplit_once('-').map(|_| spools[0].to_string()).unwrap()[76..].to_owned(),
+    );
+    fs::write(&half, "in pl").unwrap();
+    drop(killed);
+    let blobs = Blobs::open_local(root.path().into()).await.unwrap();
+    for content in &contents {
+        let size = content.len() as u64;
+        assert_eq!(blobs.verify(&Digest::sha256(content)).await.unwrap(), Verdict::Whole { size });
+    }
+    let mut left: Vec<_> =
+        blobs.spools().await.unwrap().into_iter().map(|spool| (spool.name, spool.links)).collect();
+    left.sort();
+    spools.sort();
+    assert_eq!(left, spools.into_iter().map(|spool| (spool, 2)).collect::<Vec<_>>());
+    assert!(!half.try_exists().unwrap());
+    assert_eq!(fs::read_dir(root.path().join("twinport/journal")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn s14_a_node_leaves_the_journals_of_living_nodes_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let first = Blobs::open_shared(root.path().into()).await.unwrap();
+    first.put(&Digest::sha256(b"first"), Bytes::from_static(b"first")).await.unwrap();
+    let journals = || fs::read_dir(root.path().join("twinport/journal")).unwrap().count();
+    let second = Blobs::open_shared(root.path().into()).await.unwrap();
+    assert_eq!((journals(), second.spools().await.unwrap().len()), (1, 0));
+    second.put(&Digest::sha256(b"second"), Bytes::from_static(b"second")).await.unwrap();
+    assert_eq!(journals(), 2);
+    drop(first);
+    let third = Blobs::open_shared(root.path().into()).await.unwrap();
+    assert_eq!((journals(), third.spools().await.unwrap().len()), (1, 1));
 }
 
 #[tokio::test]

@@ -86,9 +86,13 @@ pub async fn serve(config: Config, options: ServeOptions) -> Result<(), StartErr
         tracing::warn!(setting = %warning, "configuration");
     }
     let data = open_data(&config).await?;
-    let blobs = match &config.storage.blobs {
-        BlobPlace::Directory(root) => Blobs::open_local(root.clone()).await?,
-        BlobPlace::Bucket(bucket) => Blobs::open_s3((**bucket).clone()).await?,
+    let blobs = match (&config.storage.blobs, &config.database) {
+        (BlobPlace::Bucket(bucket), _) => Blobs::open_s3((**bucket).clone()).await?,
+        // The data directory's lock keeps other processes out.
+        (BlobPlace::Directory(root), DatabaseConfig::Embedded) => Blobs::open_local(root.clone()).await?,
+        (BlobPlace::Directory(root), DatabaseConfig::Postgres { .. }) => {
+            Blobs::open_shared(root.clone()).await?
+        }
     };
     let opening = OpenOptions { database: database(&config, &data), clock: Clock::System };
     let metadata = Box::pin(Metadata::open(opening)).await?;
