@@ -39,7 +39,6 @@ pub struct LocalBlobs {
     blobs: OwnedFd,
     spool: OwnedFd,
     sync: SyncPolicy,
-    sharing: Sharing,
     flushing: Flushing,
     /// Made for the first small blob; none where blobs are stored without.
     journal: OnceLock<Option<Journal>>,

@@ -52,14 +52,13 @@ impl LocalBlobs {
         let cores = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
         let directory = open_directory(&blobs)?;
         let is_local = is_local(&directory).map_err(|e| Error::io("looking at", &blobs, e))?;
-        // On a disk that several machines see, a node that is gone would take its journal's bytes along until it is back.
-        let journaled = sync.is_durable() && (is_local || sharing == Sharing::Alone);
+        // What one node acknowledges has to be every node's, also when that one is gone and takes its journal's turn along.
+        let journaled = sync.is_durable() && sharing == Sharing::Alone;
         let store = Self {
             blobs: directory.into(),
             spool: open_directory(&spool)?.into(),
             root,
             sync,
-            sharing,
             flushing: Flushing::of(is_local),
             journal: if journaled { OnceLock::new() } else { OnceLock::from(None) },
             busy: Mutex::new(HashSet::new()),
