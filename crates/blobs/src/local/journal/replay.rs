@@ -13,7 +13,7 @@ use twinport_oci::Digest;
 use uuid::Uuid;
 
 use super::super::LocalBlobs;
-use super::super::file_system::{Flushing, Sharing};
+use super::super::file_system::Flushing;
 use super::record;
 use super::segment::SegmentFile;
 use crate::layout::{BlobPath, JOURNAL};
@@ -47,7 +47,7 @@ impl LocalBlobs {
             entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>().map_err(failed)?;
         for path in paths.iter().filter(|path| SegmentFile::is_one(path)) {
             let failed = |e| Error::io("reading", path, e);
-            if let Some(segment) = self.take_left(path).map_err(failed)? {
+            if let Some(segment) = Self::take_left(path).map_err(failed)? {
                 self.put_back(&segment, Trust::RightBytes)?;
                 segment.remove();
             }
@@ -57,17 +57,15 @@ impl LocalBlobs {
         synced.map_err(|e| Error::io("syncing", directory, e))
     }
 
-    /// A journal that nobody has. In a store of one process, somebody who has one is about to be gone.
-    fn take_left(&self, path: &Path) -> io::Result<Option<SegmentFile>> {
+    /// A journal that was left behind. Somebody who has one still is about to be gone: emptying it, when the store was closed.
+    fn take_left(path: &Path) -> io::Result<Option<SegmentFile>> {
         for _ in 0..LOOKS {
             match SegmentFile::take(path)? {
-                None if self.sharing == Sharing::Alone && path.try_exists()? => {
-                    std::thread::sleep(LOOK_AGAIN)
-                }
+                None if path.try_exists()? => std::thread::sleep(LOOK_AGAIN),
                 taken => return Ok(taken),
             }
         }
-        Ok(None)
+        Err(io::Error::other("another process has this journal: one process at a time may have the store"))
     }
 
     /// Puts in place what a segment holds.
