@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures_util::stream::TryStreamExt;
-use twinport_blobs::{Blobs, Error, Verdict};
+use twinport_blobs::{Blobs, Error, SpoolName, Verdict};
 use twinport_oci::Digest;
 
 fn data(root: &Path, digest: &Digest) -> PathBuf {
@@ -125,9 +125,8 @@ async fn a_journal_that_a_killed_process_left_is_read_once_and_names_what_it_sto
     }
     fs::remove_dir_all(data(root.path(), &Digest::sha256(b"lost")).parent().unwrap()).unwrap();
     fs::write(data(root.path(), &Digest::sha256(b"altered")), "ALTERED").unwrap();
-    let half = data(root.path(), &Digest::sha256(b"in place")).with_file_name(
-        spools[0].to_string().rsplit_once('-').map(|_| spools[0].to_string()).unwrap()[76..].to_owned(),
-    );
+    let SpoolName::Put(_, id) = spools[0] else { panic!("a put") };
+    let half = data(root.path(), &Digest::sha256(b"in place")).with_file_name(id.to_string());
     fs::write(&half, "in pl").unwrap();
     drop(killed);
     let blobs = Blobs::open_local(root.path().into()).await.unwrap();
