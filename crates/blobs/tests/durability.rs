@@ -324,10 +324,11 @@ mod durable {
             let digest = Digest::sha256(&content);
             let spool = blobs.put(&digest, content).await.unwrap();
             // Every tenth commit does not come.
-            if seed % 10 > 0 {
+            let committed = !seed.is_multiple_of(10);
+            if committed {
                 blobs.discard(&spool).await.unwrap();
             }
-            (digest, spool, seed % 10 > 0)
+            (digest, spool, committed)
         };
         let stored: Vec<_> = futures_util::StreamExt::collect(futures_util::StreamExt::buffer_unordered(
             stream::iter((0..600).map(store)),
