@@ -62,6 +62,7 @@ impl LocalBlobs {
             }
             if let Err(e) = store.write_and_place(&spool, &digest, &bytes) {
                 store.discard_blocking(&spool)?;
+                store.forget_refused(&digest);
                 return Err(e);
             }
             Ok(spool)
@@ -87,6 +88,17 @@ impl LocalBlobs {
             tracing::warn!(%digest, %error, "could not remove an earlier spool: the next start will");
         }
         true
+    }
+
+    /// A put that failed may have its bytes in the journal: the next start is not to put them in place, least of all on a disk
+    /// that is full.
+    fn forget_refused(&self, digest: &Digest) {
+        let Some(Some(journal)) = self.journal.get() else { return };
+        let _alone = self.placing(digest);
+        // One that stands there may be what an earlier put acknowledged.
+        if self.stat_blocking(digest).is_ok_and(|standing| standing.is_none()) && !journal.forget(digest) {
+            tracing::warn!(%digest, "a blob that was refused stays in the journal: the next start puts it in place, unowned");
+        }
     }
 
     /// Writes a blob where it belongs. Nothing is synced: the journal has its bytes.

@@ -89,6 +89,8 @@ impl LocalBlobs {
                 Trust::Nothing => self.place_anew(&digest, id, bytes)?,
                 Trust::RightBytes if self.has(&digest, bytes)? => right.push((digest, id)),
                 Trust::RightBytes => {
+                    // An earlier start may have got half way.
+                    self.unlink_spool(&SpoolName::Put(digest, id))?;
                     self.write_and_place(&SpoolName::Put(digest, id), &digest, bytes)?;
                 }
             }
@@ -113,6 +115,7 @@ impl LocalBlobs {
 
     fn place_anew(&self, digest: &Digest, id: Uuid, bytes: &[u8]) -> Result<()> {
         let spool = SpoolName::Put(*digest, id);
+        self.unlink_spool(&spool)?;
         self.write_and_place(&spool, digest, bytes)?;
         let mut puts = self.puts.lock();
         match puts.get_mut(digest).filter(|put| put.id == id) {
