@@ -106,23 +106,12 @@ impl LocalBlobs {
         let path = BlobPath::of(digest);
         let beside = path.beside(id);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let mut file = None;
-        for _ in 0..ATTEMPTS {
-            match mkdirat(&self.blobs, path.directory(), Mode::from_raw_mode(0o777)) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(e) => return Err(e.into()),
-            }
-            match openat(&self.blobs, &beside, flags, Mode::from_raw_mode(0o666)) {
-                Ok(opened) => {
-                    file = Some(File::from(opened));
-                    break;
-                }
-                // Another node took the directory away in between.
-                Err(Errno::NOENT) => {}
-                Err(e) => return Err(e.into()),
-            }
+        // The caller keeps removals of this digest out, and no other process has the store.
+        match mkdirat(&self.blobs, path.directory(), Mode::from_raw_mode(0o777)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(e.into()),
         }
-        let mut file = file.ok_or(io::ErrorKind::NotFound)?;
+        let mut file = File::from(openat(&self.blobs, &beside, flags, Mode::from_raw_mode(0o666))?);
         let placed = file.write_all(bytes).and_then(|()| {
             // Over one that stands there, as any publish: it may be the bad copy that this one repairs (hazard S6).
             Ok(renameat(&self.blobs, &beside, &self.blobs, path.data())?)
