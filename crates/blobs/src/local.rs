@@ -2,7 +2,9 @@
 //! Guards: nothing here blocks a reactor thread; each operation is one hop to the blocking pool where it can be.
 
 mod append;
+mod file_system;
 mod incarnation;
+mod journal;
 mod open;
 mod publish;
 mod read;
@@ -13,35 +15,57 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 use twinport_oci::Digest;
+use uuid::Uuid;
 
+use self::file_system::Flushing;
+pub use self::file_system::Sharing;
+use self::journal::Journal;
 use crate::layout::{BLOBS, BlobPath, SPOOL};
 use crate::{Error, Result, SpoolName, SyncPolicy};
 
 /// Locks that keep two publishers of one digest from taking each other's link back.
-const PLACING_LOCKS: usize = 64;
+const PLACING_LOCKS: usize = 4096;
 
-/// A store in a local directory; one process at a time may have it open (the data directory's lock sees to that).
+/// A store in a local directory.
 #[derive(Debug)]
 pub struct LocalBlobs {
     root: PathBuf,
     blobs: OwnedFd,
     spool: OwnedFd,
     sync: SyncPolicy,
+    flushing: Flushing,
+    /// Made for the first small blob; none where blobs are stored without.
+    journal: OnceLock<Option<Journal>>,
     busy: Mutex<HashSet<SpoolName>>,
-    placing: [Mutex<()>; PLACING_LOCKS],
+    placing: Box<[Mutex<()>]>,
     /// The newest put of each digest that was not discarded yet: under way, or left by a commit that failed.
-    puts: Mutex<HashMap<Digest, SpoolName>>,
+    puts: Mutex<HashMap<Digest, Put>>,
     appending: AtomicUsize,
     /// Batches hashed and written at one time: as many as there are cores, so that requests get their share.
     batches: Arc<Semaphore>,
 }
 
+/// A put that nobody has discarded.
+#[derive(Debug, Clone, Copy)]
+struct Put {
+    id: Uuid,
+    /// In bytes.
+    len: u64,
+    /// Whether a spool has its name; until then the journal tells of it.
+    named: bool,
+}
+
 impl LocalBlobs {
+    fn root_error(&self, doing: &'static str, e: impl Into<std::io::Error>) -> Error {
+        Error::io(doing, &self.root, e)
+    }
+
     fn blob_error(&self, doing: &'static str, path: &BlobPath, e: impl Into<std::io::Error>) -> Error {
         Error::io(doing, path.under(&self.root), e)
     }
@@ -59,7 +83,8 @@ impl LocalBlobs {
     }
 
     fn placing(&self, digest: &Digest) -> MutexGuard<'_, ()> {
-        self.placing[usize::from(digest.as_bytes()[0]) % PLACING_LOCKS].lock()
+        let [high, low, ..] = digest.as_bytes() else { unreachable!("a digest has 32 bytes or more") };
+        self.placing[usize::from(u16::from_be_bytes([*high, *low])) % PLACING_LOCKS].lock()
     }
 
     /// Takes a spool for one writer. The claim travels with every job on the spool, so that a request that was
@@ -93,7 +118,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     joined(doing, tokio::task::spawn_blocking(job)).await
 }
 
-async fn joined<T>(doing: &'static str, job: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
+pub(crate) async fn joined<T>(doing: &'static str, job: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
     match job.await {
         Ok(result) => result,
         Err(e) => match e.try_into_panic() {

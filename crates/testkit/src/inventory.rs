@@ -73,8 +73,10 @@ fn is_owned_by_name(name: &str) -> bool {
             | "metadata.db-shm"
             | "lock"
             | "twinport.sock"
+            | "database-seen.json"
+            | "database-seen.new"
             | "blobs/twinport/incarnation"
-    )
+    ) || (name.starts_with("blobs/twinport/journal/") && name.ends_with(".journal"))
 }
 
 fn is_an_upload(name: &str, uploads: &BTreeSet<String>) -> bool {

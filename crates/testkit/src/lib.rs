@@ -1,12 +1,14 @@
 //! What tests run against: databases, file systems that lose power. Never linked into the product.
 
 mod certificates;
+mod fault_proxy;
 mod growth;
 mod image;
 mod inventory;
 mod ledger;
 mod load;
 mod memory;
+mod object_server;
 mod pair;
 mod postgres;
 mod postgres_disk;
@@ -20,12 +22,14 @@ mod small_disk;
 mod strace;
 
 pub use certificates::{Authority, KeyedCertificate};
+pub use fault_proxy::{FaultProxy, RequestFaults};
 pub use growth::{Filled, Growth};
 pub use image::{Image, MANIFEST, pull_whole, push_blob};
 pub use inventory::{Inventory, take_inventory};
 pub use ledger::{Ledger, ManifestName, Removal, Scope, TagName};
 pub use load::Load;
 pub use memory::MemoryWatch;
+pub use object_server::{ObjectServer, ObjectServerKind, object_server};
 pub use pair::{BINARY_VARIABLE, Pair, program, site_database};
 pub use postgres::{POSTGRES_VARIABLE, TemporaryPostgres, postgres_database, postgres_url};
 pub use postgres_disk::{drop_moved_database, move_postgres_database};
@@ -34,6 +38,6 @@ pub use power_cut::{Faults, PowerCut, Stage};
 pub use proxy::{TcpProxy, Traffic};
 pub use records::Field;
 pub use settings::{SEED_VARIABLE, number, seed};
-pub use site::{SiteDatabase, SiteProcess};
+pub use site::{SiteBucket, SiteDatabase, SiteProcess};
 pub use small_disk::SmallDisk;
 pub use strace::{Call, Strace, postgres_processes};

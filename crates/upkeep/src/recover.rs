@@ -3,6 +3,9 @@
 //!
 //! **Architecture invariant:** a spool keeps its name until the commit, so leftover spools name everything that
 //! may be unowned, and no scan of the blobs is needed.
+//!
+//! A store that other nodes may have open is left alone: what one of them is about to commit looks the same. There,
+//! `expire` removes by age what is abandoned, and `scrub` finds what nothing owns.
 
 use twinport_blobs::{Blobs, LeftoverSpool, SpoolName};
 use twinport_metadata::Metadata;
@@ -30,6 +33,9 @@ pub struct RecoveryReport {
 /// What the database or the disk says; running it again goes on.
 pub async fn recover(metadata: &Metadata, blobs: &Blobs) -> Result<RecoveryReport> {
     let mut report = RecoveryReport::default();
+    if blobs.is_shared() {
+        return Ok(report);
+    }
     for spool in blobs.spools().await? {
         let published = spool.links > 1;
         if published {
@@ -65,7 +71,7 @@ async fn digests_of(blobs: &Blobs, spool: &LeftoverSpool) -> Result<Vec<Digest>>
     }
     let mut digests = Vec::new();
     for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-        digests.push(blobs.rehash(&spool.name, spool.len, algorithm).await?.hasher.finish());
+        digests.push(blobs.rehash(&spool.name, spool.len, algorithm, None).await?.hasher.finish());
     }
     Ok(digests)
 }

@@ -124,7 +124,7 @@ impl<U: Upstream> Inner<U> {
         let start = Progress::start(digest.algorithm());
         match self.blobs.spool_len(spool).await.map_err(local)? {
             Some(len) if len > 0 && size.is_none_or(|size| len <= size) => {
-                match self.blobs.rehash(spool, len, digest.algorithm()).await {
+                match self.blobs.rehash(spool, len, digest.algorithm(), None).await {
                     Ok(progress) => Ok(progress),
                     Err(BlobsError::SpoolMissing(_) | BlobsError::SpoolPublished(_)) => Ok(start),
                     Err(error) => Err(local(error)),

@@ -9,6 +9,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -359,7 +360,10 @@ fn read(file: &Path) -> Result<Known> {
 }
 
 fn write(file: &Path, kept: &Kept) -> std::io::Result<()> {
-    let new = file.with_extension("new");
-    std::fs::write(&new, serde_json::to_vec(kept)?)?;
-    std::fs::rename(&new, file)
+    let name = file.with_extension("new");
+    let mut new = std::fs::File::create(&name)?;
+    new.write_all(&serde_json::to_vec(kept)?)?;
+    // A power cut leaves the file before or this one, never one that stops the next start.
+    new.sync_all()?;
+    std::fs::rename(&name, file)
 }

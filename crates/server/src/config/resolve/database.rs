@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use twinport_metadata::{LEAST_OPEN, PoolLimits, PostgresHost, PostgresTls, SslMode};
 
-use super::super::{DatabaseConfig, PostgresConfig, Secret};
+use super::super::{DatabaseConfig, PostgresConfig};
 use super::Reader;
 
 const DEFAULT_PORT: u16 = 5432;
@@ -39,7 +39,7 @@ impl Reader<'_> {
         DatabaseConfig::Postgres(Box::new(PostgresConfig {
             hosts,
             user,
-            password: self.password(),
+            password: self.secret_or_file("database.password", "database.password_file"),
             dbname,
             tls: self.database_tls(),
             connect_timeout: self.bound("database.connecttimeout").unwrap_or(CONNECT_TIMEOUT),
@@ -131,22 +131,6 @@ impl Reader<'_> {
     /// A duration; zero asks for nothing, as in GitLab's registry.
     fn bound(&mut self, path: &str) -> Option<Duration> {
         self.duration(path).filter(|bound| !bound.is_zero())
-    }
-
-    fn password(&mut self) -> Option<Secret> {
-        let inline = self.text("database.password");
-        let Some(path) = self.text("database.password_file") else { return inline.map(Secret) };
-        if inline.is_some() {
-            let message = "database.password and database.password_file are both set: keep one";
-            self.problem("database.password_file", message.to_owned());
-        }
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Some(Secret(text.trim_end_matches(['\n', '\r']).to_owned())),
-            Err(error) => {
-                self.problem("database.password_file", format!("cannot read {path}: {error}"));
-                None
-            }
-        }
     }
 }
 

@@ -243,7 +243,9 @@ impl Upload {
         }
         if progress.hasher.algorithm() != digest.algorithm() {
             // The client named the algorithm only now, and these bytes were hashed with the other.
-            progress = self.registry.blobs.rehash(&self.spool(), progress.offset, digest.algorithm()).await?;
+            let known = Some(&progress.hasher);
+            progress =
+                self.registry.blobs.rehash(&self.spool(), progress.offset, digest.algorithm(), known).await?;
         }
         if let Err(refusal) = same_digest(&digest, &progress) {
             self.abandon().await;
@@ -308,7 +310,7 @@ impl Upload {
             Some(hasher) => Ok(Progress { offset, hasher }),
             None => {
                 let algorithm = digest.unwrap_or(Algorithm::Sha256);
-                Ok(self.registry.blobs.rehash(&self.spool(), offset, algorithm).await?)
+                Ok(self.registry.blobs.rehash(&self.spool(), offset, algorithm, None).await?)
             }
         }
     }
