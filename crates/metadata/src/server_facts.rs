@@ -10,6 +10,8 @@ pub struct ServerFacts {
     pub version: String,
     /// Who has to have a commit before it is acknowledged; empty: nobody but the server itself.
     pub synchronous_standbys: String,
+    /// Standbys that are connected to the server, synchronous or not.
+    pub connected_standbys: i64,
     /// What this site's sessions wait for at a commit.
     pub synchronous_commit: String,
     /// `TLSv1.3`; none in clear.
@@ -24,7 +26,8 @@ impl Metadata {
     pub async fn server_facts(&self) -> Result<Option<ServerFacts>> {
         const FACTS: &str = "SELECT current_setting('server_version'), current_setting('synchronous_standby_names'), \
              current_setting('synchronous_commit'), \
-             (SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl)";
+             (SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl), \
+             (SELECT count(*) FROM pg_stat_replication)";
         if self.db.dialect() == Dialect::Sqlite {
             return Ok(None);
         }
@@ -32,6 +35,7 @@ impl Metadata {
         Ok(Some(ServerFacts {
             version: row.text(0)?,
             synchronous_standbys: row.text(1)?.trim().to_owned(),
+            connected_standbys: row.int(4)?,
             synchronous_commit: row.text(2)?,
             tls: row.opt_text(3)?,
         }))

@@ -126,22 +126,28 @@ async fn database(site: &RunningSite) -> Vec<Check> {
 fn server(facts: &ServerFacts) -> Vec<Check> {
     let secured = facts.tls.as_deref().unwrap_or("no TLS");
     let mut checks = vec![check("database", Verdict::Ok, format!("PostgreSQL {}, {secured}", facts.version))];
-    checks.push(if facts.synchronous_standbys.is_empty() {
+    let standbys = &facts.synchronous_standbys;
+    checks.push(if standbys.is_empty() {
         check(
             "database",
             Verdict::Warning,
             "no synchronous standby: a failover may lose acknowledged pushes, and writes then stop until an operator \
              decides. Set synchronous_standby_names on the server, if it has a standby",
         )
-    } else if ["on", "remote_apply"].contains(&facts.synchronous_commit.as_str()) {
-        let standbys = &facts.synchronous_standbys;
-        check("database", Verdict::Ok, format!("a push is acknowledged when a standby has it too ({standbys})"))
-    } else {
+    } else if !["on", "remote_apply"].contains(&facts.synchronous_commit.as_str()) {
         let message = format!(
             "synchronous_commit is {}, so that a failover may lose acknowledged pushes: set it to on",
             facts.synchronous_commit
         );
         check("database", Verdict::Failed, message)
+    } else if facts.connected_standbys == 0 {
+        let message = format!(
+            "pushes wait for a standby ({standbys}), and none is connected: bring one back, or take it out of \
+             synchronous_standby_names"
+        );
+        check("database", Verdict::Failed, message)
+    } else {
+        check("database", Verdict::Ok, format!("a push is acknowledged when a standby has it too ({standbys})"))
     });
     checks
 }
@@ -242,19 +248,21 @@ mod tests {
 
     #[test]
     fn a_server_whose_failover_may_lose_pushes_is_said_to_be_one() {
-        let facts = |standbys: &str, commit: &str| ServerFacts {
+        let facts = |standbys: &str, connected_standbys, commit: &str| ServerFacts {
             version: "15.7".to_owned(),
             synchronous_standbys: standbys.to_owned(),
+            connected_standbys,
             synchronous_commit: commit.to_owned(),
             tls: Some("TLSv1.3".to_owned()),
         };
-        for (standbys, commit, verdict, said) in [
-            ("", "on", Verdict::Warning, "synchronous_standby_names"),
-            ("ANY 1 (a, b)", "on", Verdict::Ok, "when a standby has it too (ANY 1 (a, b))"),
-            ("a", "remote_apply", Verdict::Ok, "when a standby has it too"),
-            ("a", "local", Verdict::Failed, "synchronous_commit is local"),
+        for (standbys, connected, commit, verdict, said) in [
+            ("", 0, "on", Verdict::Warning, "synchronous_standby_names"),
+            ("ANY 1 (a, b)", 2, "on", Verdict::Ok, "when a standby has it too (ANY 1 (a, b))"),
+            ("a", 1, "remote_apply", Verdict::Ok, "when a standby has it too"),
+            ("a", 1, "local", Verdict::Failed, "synchronous_commit is local"),
+            ("a", 0, "on", Verdict::Failed, "none is connected"),
         ] {
-            let checks = server(&facts(standbys, commit));
+            let checks = server(&facts(standbys, connected, commit));
             assert!(checks[0].message.contains("15.7, TLSv1.3"), "{}", checks[0].message);
             assert!(
                 checks[1].verdict == verdict && checks[1].message.contains(said),

@@ -194,8 +194,8 @@ async fn s11_a_failover_to_a_synchronous_standby_loses_nothing_and_writes_go_on(
     }
     let facts = metadata.server_facts().await.unwrap().unwrap();
     assert_eq!(
-        (facts.synchronous_standbys.as_str(), facts.synchronous_commit.as_str()),
-        ("twinport_standby", "on")
+        (facts.synchronous_standbys.as_str(), facts.connected_standbys, facts.synchronous_commit.as_str()),
+        ("twinport_standby", 1, "on")
     );
     server.stop(Stop::Kill).unwrap();
     standby.promote().await.unwrap();
