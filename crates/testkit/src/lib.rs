@@ -26,7 +26,7 @@ pub use growth::{Filled, Growth};
 pub use image::{Image, MANIFEST, pull_whole, push_blob};
 pub use inventory::{Inventory, take_inventory};
 pub use ledger::{Ledger, ManifestName, Removal, Scope, TagName};
-pub use load::Load;
+pub use load::{Load, load_client};
 pub use memory::MemoryWatch;
 pub use object_server::{ObjectServer, ObjectServerKind, object_server};
 pub use pair::{BINARY_VARIABLE, Pair, program, site_database};
