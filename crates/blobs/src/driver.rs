@@ -155,6 +155,33 @@ impl Blobs {
         local.unpublish(digest).await
     }
 
+    /// Removes a published file that no metadata owns, durably, if it is what this spool was published as; whether it
+    /// was. For recovery only, of a spool that is adopted.
+    pub async fn unpublish_spool(&self, spool: &SpoolName, digest: &Digest) -> Result<bool> {
+        let Self::Local(local) = self;
+        local.unpublish_spool(spool, digest).await
+    }
+
+    /// Takes a spool for this process until it is discarded or released, and makes it where it is missing. `false` while
+    /// another process has it. Requests of one process take turns before they ask.
+    pub async fn occupy(&self, spool: &SpoolName) -> Result<bool> {
+        let Self::Local(local) = self;
+        local.occupy(spool).await
+    }
+
+    /// Takes over a spool that no process works on: from now on this one does, until it is discarded or released.
+    /// `false`: another process does, or it is gone.
+    pub async fn adopt(&self, spool: &SpoolName) -> Result<bool> {
+        let Self::Local(local) = self;
+        local.adopt(spool).await
+    }
+
+    /// Leaves a spool to whoever finds it: one that was published for a commit that failed, or was adopted.
+    pub fn release(&self, spool: &SpoolName) {
+        let Self::Local(local) = self;
+        local.release(spool);
+    }
+
     /// All spools, sorted by name.
     pub async fn spools(&self) -> Result<Vec<LeftoverSpool>> {
         let Self::Local(local) = self;

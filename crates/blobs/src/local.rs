@@ -2,6 +2,7 @@
 //! Guards: nothing here blocks a reactor thread; each operation is one hop to the blocking pool where it can be.
 
 mod append;
+mod holds;
 mod incarnation;
 mod open;
 mod publish;
@@ -10,6 +11,7 @@ mod scan;
 mod spool;
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +27,7 @@ use crate::{Error, Result, SpoolName, SyncPolicy};
 /// Locks that keep two publishers of one digest from taking each other's link back.
 const PLACING_LOCKS: usize = 64;
 
-/// A store in a local directory; one process at a time may have it open (the data directory's lock sees to that).
+/// A store in a local directory, which every node of a site may have open.
 #[derive(Debug)]
 pub struct LocalBlobs {
     root: PathBuf,
@@ -33,6 +35,8 @@ pub struct LocalBlobs {
     spool: OwnedFd,
     sync: SyncPolicy,
     busy: Mutex<HashSet<SpoolName>>,
+    /// Spools that are published and not discarded yet, or adopted: locked against other processes.
+    held: Mutex<HashMap<SpoolName, File>>,
     placing: [Mutex<()>; PLACING_LOCKS],
     /// The newest put of each digest that was not discarded yet: under way, or left by a commit that failed.
     puts: Mutex<HashMap<Digest, SpoolName>>,

@@ -1,6 +1,8 @@
 //! What tests run against: databases, file systems that lose power. Never linked into the product.
 
+mod balancer;
 mod certificates;
+mod cluster;
 mod growth;
 mod image;
 mod inventory;
@@ -18,12 +20,14 @@ mod site;
 mod small_disk;
 mod strace;
 
+pub use balancer::{Balancer, Forwarded, Probing};
 pub use certificates::{Authority, KeyedCertificate};
+pub use cluster::{Cluster, SharedStore};
 pub use growth::{Filled, Growth};
 pub use image::{Image, MANIFEST, pull_whole, push_blob};
 pub use inventory::{Inventory, take_inventory};
 pub use ledger::{Ledger, ManifestName, Removal, Scope, TagName};
-pub use load::Load;
+pub use load::{Load, push_in_chunks};
 pub use memory::MemoryWatch;
 pub use pair::{BINARY_VARIABLE, Pair, program, site_database};
 pub use postgres::{POSTGRES_VARIABLE, TemporaryPostgres, postgres_database, postgres_url};

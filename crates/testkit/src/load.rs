@@ -18,7 +18,8 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::task::JoinSet;
 use twinport_oci::Digest;
 
-use crate::{Image, Ledger, MANIFEST, Removal, load::chunked::push_in_chunks};
+pub use self::chunked::push_in_chunks;
+use crate::{Image, Ledger, MANIFEST, Removal};
 
 /// How long a site may be away before the load gives up.
 const PATIENCE: Duration = Duration::from_secs(120);

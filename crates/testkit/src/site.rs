@@ -38,6 +38,8 @@ pub struct SiteProcess {
     address: SocketAddr,
     database: SiteDatabase,
     environment: Vec<(String, String)>,
+    /// Where blobs are kept, if not in the data directory.
+    blobs: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -63,8 +65,7 @@ impl SiteProcess {
         environment: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
         let mut site = Self::unstarted(binary, data, database)?;
-        site.environment =
-            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        site.set_environment(environment);
         site.start_again()?;
         Ok(site)
     }
@@ -79,7 +80,11 @@ impl SiteProcess {
         Ok(site)
     }
 
-    fn unstarted(binary: &Path, data: &Path, database: SiteDatabase) -> anyhow::Result<Self> {
+    /// A site that is to be set up before its first start.
+    ///
+    /// # Errors
+    /// When its data directory cannot be made, or no port is free.
+    pub(crate) fn unstarted(binary: &Path, data: &Path, database: SiteDatabase) -> anyhow::Result<Self> {
         std::fs::create_dir_all(data)?;
         Ok(Self {
             binary: binary.to_owned(),
@@ -87,8 +92,23 @@ impl SiteProcess {
             address: free_address()?,
             database,
             environment: Vec::new(),
+            blobs: None,
             child: None,
         })
+    }
+
+    /// What it finds in its environment from its next start on.
+    pub(crate) fn set_environment<'v>(
+        &mut self,
+        variables: impl IntoIterator<Item = &'v (&'v str, &'v str)>,
+    ) {
+        let owned = variables.into_iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.environment = owned.collect();
+    }
+
+    /// Where it keeps its blobs from its next start on.
+    pub(crate) fn set_blobs(&mut self, root: &Path) {
+        self.blobs = Some(root.to_owned());
     }
 
     /// Starts a killed site on the same address and data, and waits until it is ready.
@@ -146,6 +166,22 @@ impl SiteProcess {
     /// When it does not run.
     pub fn hang_up(&self) -> anyhow::Result<()> {
         self.signal(rustix::process::Signal::HUP)
+    }
+
+    /// SIGSTOP: it stands still as if its machine did.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.signal(rustix::process::Signal::STOP)
+    }
+
+    /// SIGCONT: it goes on as if nothing had been.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.signal(rustix::process::Signal::CONT)
     }
 
     fn signal(&self, signal: rustix::process::Signal) -> anyhow::Result<()> {
@@ -340,12 +376,16 @@ impl SiteProcess {
         self.data.with_extension("log")
     }
 
+    fn blobs_root(&self) -> PathBuf {
+        self.blobs.clone().unwrap_or_else(|| self.data.join("blobs"))
+    }
+
     fn site_arguments(&self) -> anyhow::Result<Vec<String>> {
         let data = self.data.to_str().context("the data directory is UTF-8")?.to_owned();
         let mut arguments = vec!["--data".to_owned(), data, "--addr".to_owned(), self.address.to_string()];
         if let SiteDatabase::Postgres(url) = &self.database {
             let config = self.data.with_extension("yml");
-            std::fs::write(&config, postgres_config(url, &self.data)?)?;
+            std::fs::write(&config, postgres_config(url, self.blobs_root())?)?;
             arguments.extend(["--config".to_owned(), config.to_string_lossy().into_owned()]);
         }
         Ok(arguments)
@@ -380,13 +420,12 @@ fn processor_ms_of(pid: u32) -> u64 {
     fields.filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * MS_PER_TICK
 }
 
-fn postgres_config(url: &str, data: &Path) -> anyhow::Result<String> {
+fn postgres_config(url: &str, root: PathBuf) -> anyhow::Result<String> {
     let rest = url.strip_prefix("postgres://").context("a postgres:// URL")?;
     let (account, rest) = rest.split_once('@').context("a user")?;
     let (host, database) = rest.split_once('/').context("a database")?;
     let (host, port) = host.split_once(':').context("a port")?;
     let (user, password) = account.split_once(':').unwrap_or((account, ""));
-    let root = data.join("blobs");
     Ok(format!(
         "version: 0.1\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
          database: {{enabled: true, host: {host}, port: {port}, dbname: {database}, user: {user}, \

@@ -52,6 +52,7 @@ impl LocalBlobs {
             root,
             sync,
             busy: Mutex::new(HashSet::new()),
+            held: Mutex::new(HashMap::new()),
             placing: std::array::from_fn(|_| Mutex::new(())),
             puts: Mutex::new(HashMap::new()),
             appending: AtomicUsize::new(0),
@@ -64,6 +65,13 @@ impl LocalBlobs {
 
     fn drop_replacing(&self) -> Result<()> {
         let spool = self.root.join(SPOOL);
+        // Another node may be replacing a blob at this moment.
+        let _no_names = match self.lock_removals() {
+            Ok(lock) => lock,
+            // They are a second name of something, and the next start sees them too.
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => return Ok(()),
+            Err(e) => return Err(Error::io("locking", &spool, e)),
+        };
         for entry in fs::read_dir(&spool).map_err(|e| Error::io("listing", &spool, e))? {
             let entry = entry.map_err(|e| Error::io("listing", &spool, e))?;
             if entry.file_name().as_encoded_bytes().ends_with(REPLACING.as_bytes()) {

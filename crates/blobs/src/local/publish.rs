@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::fs::{AtFlags, Mode, linkat, mkdirat, renameat, statat, unlinkat};
+use rustix::fs::{AtFlags, FlockOperation, Mode, flock, linkat, mkdirat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 use twinport_oci::Digest;
 use uuid::Uuid;
@@ -33,16 +33,15 @@ impl LocalBlobs {
         let claim = self.claim(spool)?;
         let (spool, digest) = (*spool, *digest);
         blocking("publishing a blob", move || {
-            let stat = match statat(&claim.store.spool, spool.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => stat,
-                Err(Errno::NOENT) => return Err(Error::SpoolMissing(spool)),
-                Err(e) => return Err(claim.store.spool_error("looking at", &spool, e)),
-            };
-            let actual = u64::try_from(stat.st_size).unwrap_or(0);
+            let file = claim.store.open_locked(&spool)?;
+            let stat = file.metadata().map_err(|e| claim.store.spool_error("looking at", &spool, e))?;
+            let actual = stat.len();
             if actual != size {
                 return Err(Error::SizeMismatch { spool, expected: size, actual });
             }
-            claim.store.place(&spool, stat.st_ino, &digest)
+            // Before it has its name: from then on it must not look like a leftover to another node.
+            claim.store.hold(&spool, file);
+            claim.store.place(&spool, stat.ino(), &digest).inspect_err(|_| claim.store.release(&spool))
         })
         .await
     }
@@ -71,9 +70,12 @@ impl LocalBlobs {
 
     fn write_spool(&self, spool: &SpoolName, bytes: &[u8]) -> io::Result<u64> {
         let mut file = OpenOptions::new().write(true).create_new(true).open(self.spool_path(spool))?;
+        flock(&file, FlockOperation::LockExclusive)?;
         file.write_all(bytes)?;
         self.sync.file(&file)?;
-        Ok(file.metadata()?.ino())
+        let ino = file.metadata()?.ino();
+        self.hold(spool, file);
+        Ok(ino)
     }
 
     /// Gives a synced spool its name under the digest, and syncs that name.
@@ -81,6 +83,7 @@ impl LocalBlobs {
         let path = BlobPath::of(digest);
         let (fresh, earlier) = {
             let _alone = self.placing(digest);
+            let _no_removals = self.lock_names().map_err(|e| self.blob_error("publishing", &path, e))?;
             let fresh = self.link(spool, ino, &path).map_err(|e| self.blob_error("publishing", &path, e))?;
             (fresh, self.supersede(spool))
         };
@@ -147,6 +150,7 @@ impl LocalBlobs {
     /// Undoes a link whose directories could not be synced, unless another publisher has replaced it meanwhile.
     fn take_back(&self, ino: u64, digest: &Digest, path: &BlobPath) {
         let _alone = self.placing(digest);
+        let Ok(_no_names) = self.lock_removals() else { return };
         let standing = statat(&self.blobs, path.data(), AtFlags::SYMLINK_NOFOLLOW);
         if standing.is_ok_and(|stat| stat.st_ino == ino)
             && let Err(error) = self.remove(path)
@@ -172,21 +176,21 @@ impl LocalBlobs {
         let (store, digest) = (self.clone(), *digest);
         blocking("removing a blob", move || {
             let path = BlobPath::of(&digest);
-            {
-                let _alone = store.placing(&digest);
-                store.remove(&path).map_err(|e| store.blob_error("removing", &path, e))?;
-            }
-            match store.sync.directory_at(&store.blobs, path.directory()) {
-                Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(store.blob_error("syncing the directories of", &path, e)),
-            }
-            store
-                .sync
-                .directory_at(&store.blobs, path.prefix())
-                .map_err(|e| store.blob_error("syncing the directories of", &path, e))
+            let _alone = store.placing(&digest);
+            let _no_names = store.lock_removals().map_err(|e| store.blob_error("removing", &path, e))?;
+            store.remove_durably(&path)
         })
         .await
+    }
+
+    pub(super) fn remove_durably(&self, path: &BlobPath) -> Result<()> {
+        self.remove(path).map_err(|e| self.blob_error("removing", path, e))?;
+        let failed = |e| self.blob_error("syncing the directories of", path, e);
+        match self.sync.directory_at(&self.blobs, path.directory()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+        self.sync.directory_at(&self.blobs, path.prefix()).map_err(failed)
     }
 
     pub(super) fn discard_blocking(&self, spool: &SpoolName) -> Result<()> {
@@ -196,12 +200,16 @@ impl LocalBlobs {
         {
             newest.remove();
         }
-        self.unlink_spool(spool)
+        // Whoever works on it at another node discards it there.
+        if self.is_elsewhere(spool) { Ok(()) } else { self.unlink_spool(spool) }
     }
 
     fn unlink_spool(&self, spool: &SpoolName) -> Result<()> {
         match unlinkat(&self.spool, spool.file_name(), AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Ok(()) | Err(Errno::NOENT) => {
+                self.held.lock().remove(spool);
+                Ok(())
+            }
             Err(e) => Err(self.spool_error("removing", spool, e)),
         }
     }

@@ -50,7 +50,7 @@ impl<U: Upstream> Inner<U> {
     async fn store_small(&self, digest: Digest, bytes: Bytes) -> Outcome {
         let size = bytes.len() as u64;
         let spool = self.blobs.put(&digest, bytes).await.map_err(local)?;
-        self.records.store(digest, size).await?;
+        self.records.store(digest, size).await.inspect_err(|_| self.blobs.release(&spool))?;
         self.blobs.discard(&spool).await.map_err(local)
     }
 
@@ -110,7 +110,7 @@ impl<U: Upstream> Inner<U> {
             pause(stalls).await;
         }
         self.blobs.publish(spool, &digest, progress.offset).await.map_err(local)?;
-        self.records.store(digest, progress.offset).await?;
+        self.records.store(digest, progress.offset).await.inspect_err(|_| self.blobs.release(spool))?;
         self.blobs.discard(spool).await.map_err(local)
     }
 

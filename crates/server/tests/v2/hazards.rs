@@ -122,15 +122,12 @@ async fn s9_cancelling_ends_a_body_that_is_being_written() {
     let head = format!("PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&[0; 300_000]).await.unwrap();
-    crate::harness::eventually("the body is being written", async || {
-        site.registry.uploads_in_progress() == 1
-    })
-    .await;
+    crate::harness::eventually("the body is being written", async || site.uploads_in_progress() == 1).await;
     site.delete(&location).await.is(StatusCode::NO_CONTENT);
     let answer = crate::harness::read_to_end(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
     assert!(site.spools().is_empty());
-    assert_eq!(site.registry.uploads_in_progress(), 0);
+    assert_eq!(site.uploads_in_progress(), 0);
 }
 
 /// A manifest padded with space to exactly this many bytes.

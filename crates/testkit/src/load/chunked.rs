@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 ///
 /// # Errors
 /// When a request is refused, with its answer; when the first or the last request breaks.
-pub(super) async fn push_in_chunks(
+pub async fn push_in_chunks(
     http: &reqwest::Client,
     url: &str,
     repository: &str,

@@ -1,0 +1,171 @@
+//! Which process works on a spool, where several have one store open: flock(2), which ends with the process that took it.
+//! Guards: two nodes never write one spool, and what one node is about to commit is no leftover to another (hazard S14).
+//!
+//! A lock belongs to an open file, so one that is paused keeps its spools, and one that is killed leaves them to others.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, openat, statat, unlinkat};
+use rustix::io::Errno;
+use twinport_oci::Digest;
+
+use super::{LocalBlobs, blocking};
+use crate::layout::BlobPath;
+use crate::{Error, Result, SpoolName};
+
+/// Another node gives or takes a name at the same moment: 10 s in all.
+const NAME_ATTEMPTS: u32 = 5_000;
+const NAME_PAUSE: Duration = Duration::from_millis(2);
+
+impl LocalBlobs {
+    /// Takes the lock of an open spool, for as long as the file is open.
+    pub(super) fn lock_spool(&self, spool: &SpoolName, file: &File) -> Result<()> {
+        if self.held.lock().contains_key(spool) {
+            // This process has it already, from a publish or a recovery to the end of either.
+            return Ok(());
+        }
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(()),
+            Err(Errno::WOULDBLOCK) => Err(Error::SpoolBusy(*spool)),
+            Err(e) => Err(self.spool_error("locking", spool, e)),
+        }
+    }
+
+    /// Keeps a spool from other processes until it is discarded or released.
+    pub(super) fn hold(&self, spool: &SpoolName, file: File) {
+        self.held.lock().entry(*spool).or_insert(file);
+    }
+
+    /// See [`crate::Blobs::release`].
+    pub(crate) fn release(&self, spool: &SpoolName) {
+        let Some(file) = self.held.lock().remove(spool) else { return };
+        // One that was occupied and never written is nobody's leftover.
+        let unwritten = file.metadata().is_ok_and(|metadata| metadata.len() == 0 && metadata.nlink() == 1);
+        if unwritten && let Err(error) = unlinkat(&self.spool, spool.file_name(), AtFlags::empty()) {
+            tracing::debug!(%spool, %error, "an empty spool stays until the next start");
+        }
+    }
+
+    /// Opens a spool of which nobody else has the lock, and takes it.
+    pub(super) fn open_locked(&self, spool: &SpoolName) -> Result<File> {
+        let file =
+            match openat(&self.spool, spool.file_name(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+                Ok(file) => File::from(file),
+                Err(Errno::NOENT) => return Err(Error::SpoolMissing(*spool)),
+                Err(e) => return Err(self.spool_error("opening", spool, e)),
+            };
+        self.lock_spool(spool, &file)?;
+        // Who had it before may have discarded it, and the name may be another file's by now.
+        let named = statat(&self.spool, spool.file_name(), AtFlags::SYMLINK_NOFOLLOW);
+        let ino = file.metadata().map_err(|e| self.spool_error("looking at", spool, e))?.ino();
+        match named {
+            Ok(stat) if stat.st_ino == ino => Ok(file),
+            Ok(_) => Err(Error::SpoolBusy(*spool)),
+            Err(Errno::NOENT) => Err(Error::SpoolMissing(*spool)),
+            Err(e) => Err(self.spool_error("looking at", spool, e)),
+        }
+    }
+
+    /// See [`crate::Blobs::adopt`].
+    pub(crate) async fn adopt(self: &Arc<Self>, spool: &SpoolName) -> Result<bool> {
+        let (store, spool) = (self.clone(), *spool);
+        blocking("adopting a spool", move || match store.open_locked(&spool) {
+            Ok(file) => {
+                store.hold(&spool, file);
+                Ok(true)
+            }
+            Err(Error::SpoolBusy(_) | Error::SpoolMissing(_)) => Ok(false),
+            Err(e) => Err(e),
+        })
+        .await
+    }
+
+    /// See [`crate::Blobs::occupy`].
+    pub(crate) async fn occupy(self: &Arc<Self>, spool: &SpoolName) -> Result<bool> {
+        let (store, spool) = (self.clone(), *spool);
+        blocking("occupying a spool", move || {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+            let made = openat(&store.spool, spool.file_name(), flags, Mode::from_raw_mode(0o666));
+            drop(made.map_err(|e| store.spool_error("opening", &spool, e))?);
+            match store.open_locked(&spool) {
+                Ok(file) => {
+                    store.hold(&spool, file);
+                    Ok(true)
+                }
+                Err(Error::SpoolBusy(_) | Error::SpoolMissing(_)) => Ok(false),
+                Err(e) => Err(e),
+            }
+        })
+        .await
+    }
+
+    /// Whether another process works on the spool.
+    pub(super) fn is_elsewhere(&self, spool: &SpoolName) -> bool {
+        if self.held.lock().contains_key(spool) || self.busy.lock().contains(spool) {
+            return false;
+        }
+        matches!(self.open_locked(spool), Err(Error::SpoolBusy(_)))
+    }
+
+    /// Excludes whoever takes published files away, in any process, while a name is given.
+    pub(super) fn lock_names(&self) -> io::Result<File> {
+        self.lock_directory(FlockOperation::NonBlockingLockShared)
+    }
+
+    /// Excludes whoever gives names, in any process, while files are taken away.
+    pub(super) fn lock_removals(&self) -> io::Result<File> {
+        self.lock_directory(FlockOperation::NonBlockingLockExclusive)
+    }
+
+    /// An open directory of its own: threads that share one would unlock each other. Locks are held for a link or a removal
+    /// only, so whoever has one for long is a process that stands still: that is waited for, but not for ever.
+    fn lock_directory(&self, operation: FlockOperation) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(&self.spool, ".", flags, Mode::empty())?;
+        for _ in 0..NAME_ATTEMPTS {
+            match flock(&directory, operation) {
+                Err(Errno::WOULDBLOCK) => std::thread::sleep(NAME_PAUSE),
+                locked => return locked.map(|()| File::from(directory)).map_err(Into::into),
+            }
+        }
+        Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "another node of this site holds the store's lock and stands still",
+        ))
+    }
+
+    /// See [`crate::Blobs::unpublish_spool`].
+    pub(crate) async fn unpublish_spool(
+        self: &Arc<Self>,
+        spool: &SpoolName,
+        digest: &Digest,
+    ) -> Result<bool> {
+        let (store, spool, digest) = (self.clone(), *spool, *digest);
+        blocking("removing a blob", move || {
+            let path = BlobPath::of(&digest);
+            let failed = |e: Errno| store.blob_error("removing", &path, e);
+            let _alone = store.placing(&digest);
+            let _no_names = store.lock_removals().map_err(|e| store.spool_error("locking", &spool, e))?;
+            let published = match statat(&store.blobs, path.data(), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat.st_ino,
+                Err(Errno::NOENT) => return Ok(false),
+                Err(e) => return Err(failed(e)),
+            };
+            let gathered = match statat(&store.spool, spool.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat.st_ino,
+                Err(Errno::NOENT) => return Ok(false),
+                Err(e) => return Err(store.spool_error("looking at", &spool, e)),
+            };
+            if published != gathered {
+                return Ok(false);
+            }
+            store.remove_durably(&path)?;
+            Ok(true)
+        })
+        .await
+    }
+}
