@@ -2,8 +2,10 @@
 # Sites of several nodes behind a balancer that sends every request to the next node, for scripts. Sourced, never run.
 # They end with the script, however that ends: each holds a pipe that the kernel closes.
 
-# build_cluster_program: sets cluster_program.
+# build_cluster_program: sets cluster_program, to TWINPORT_CLUSTER where that is one.
 build_cluster_program() {
+  cluster_program=${TWINPORT_CLUSTER:-}
+  [ -z "$cluster_program" ] || return 0
   (cd "$root" && cargo build --workspace --locked --bin twinport-cluster >&2) || return 1
   cluster_program=$(target_dir)/debug/twinport-cluster
 }

@@ -117,6 +117,7 @@ impl Secondary {
             away: Away::default(),
             access: Notify::new(),
             leading: AtomicBool::new(false),
+            beside: Mutex::default(),
             noted: Mutex::default(),
         });
         let lease = Lease { holder: metadata.node(), duration_us: micros(tuning.lease) };
@@ -179,6 +180,10 @@ impl SecondaryHandle {
     /// Ends all work. What was under way resumes at the next start.
     pub async fn stop(&self) {
         self.inner.tasks.stop().await;
+        let beside = self.inner.shared.beside.lock().take();
+        if let Some(beside) = beside {
+            beside.stop().await;
+        }
         self.inner
             .shared
             .connection
@@ -197,6 +202,8 @@ pub(crate) struct Shared {
     pub(crate) access: Notify,
     /// This node follows the log, for all nodes of the site.
     leading: AtomicBool,
+    /// What goes on beside that.
+    beside: Mutex<Option<Tasks>>,
     /// What the node that does noted last.
     noted: Mutex<Option<Noted>>,
 }

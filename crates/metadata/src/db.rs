@@ -15,6 +15,8 @@ use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc};
 
 use tokio::sync::{Notify, watch};
 
+#[cfg(test)]
+pub(crate) use self::dialect::DATABASE_NOW;
 pub use self::postgres::PostgresOptions;
 pub(crate) use self::{
     dialect::Dialect,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     Clock, Database, Epoch, EpochRecord, Error, Incarnation, LogHead, Result,
-    db::{Db, Dialect, Tx},
+    db::{Db, Dialect},
     migrations,
     sequencer::Sequencer,
     site,
@@ -44,11 +44,7 @@ impl Metadata {
         site::found(&db).await?;
         let node = Uuid::new_v4();
         let sequencer = match &db {
-            Db::Sqlite(_) => {
-                // Whoever held a lease was an earlier run: one process has this database open.
-                db.write_alone(|tx| Box::pin(forget_nodes(tx))).await?;
-                None
-            }
+            Db::Sqlite(_) => None,
             Db::Postgres(postgres, _) => Some(Arc::new(Sequencer::start(Arc::clone(postgres), node))),
         };
         let upload_ids = UploadIds::new(&site::signing_key(&db).await?);
@@ -160,9 +156,4 @@ impl Metadata {
         }
         self.db.close().await;
     }
-}
-
-async fn forget_nodes(tx: &mut Tx) -> Result<()> {
-    tx.execute("DELETE FROM nodes", vec![]).await?;
-    tx.execute("UPDATE leases SET holder = NULL, until_us = 0", vec![]).await.map(drop)
 }

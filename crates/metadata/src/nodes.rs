@@ -42,7 +42,7 @@ impl Metadata {
         self.node
     }
 
-    /// Says that this node is there, and whether clients want something of it; forgets nodes that are long gone.
+    /// Says that this node is there (on SQLite there is no other to hear it), and whether clients want something of it; forgets nodes that are long gone.
     ///
     /// # Errors
     /// Those of the database.
@@ -51,6 +51,9 @@ impl Metadata {
              VALUES ($1, $2, $3, {now $4}, {now $4}, $5) \
              ON CONFLICT (id) DO UPDATE SET name = excluded.name, seen_at_us = excluded.seen_at_us, busy = excluded.busy";
         const FORGET: &str = "DELETE FROM nodes WHERE seen_at_us < {now $1} - $2";
+        if self.is_alone() {
+            return Ok(());
+        }
         let (name, version) = (name.to_owned(), version.to_owned());
         let id = self.node;
         self.db
@@ -64,6 +67,7 @@ impl Metadata {
                     busy.into(),
                 ];
                 Box::pin(async move {
+                    tx.commit_lazily().await?;
                     tx.send(HERE, here).await?;
                     tx.send(FORGET, vec![clock, FORGET_AFTER_US.into()]).await
                 })
@@ -78,6 +82,9 @@ impl Metadata {
     pub async fn node_leaves(&self) -> Result<()> {
         const LEAVE: &str = "DELETE FROM nodes WHERE id = $1";
         const GIVE: &str = "UPDATE leases SET until_us = 0 WHERE holder = $1";
+        if self.is_alone() {
+            return Ok(());
+        }
         let id = self.node;
         self.db
             .write(move |tx| {

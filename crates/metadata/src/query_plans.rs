@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     Clock, Database, Metadata, OpenOptions, PostgresOptions, blobs,
-    db::{Dialect, Value},
+    db::{DATABASE_NOW, Dialect, Value},
     manifests, referrers, repositories, retention, tags, uploads, usage,
 };
 use fill::fill;
@@ -270,6 +270,11 @@ fn spelled(sql: &str) -> String {
     let mut parts = sql.split(['{', '}']);
     let mut out = parts.next().unwrap_or_default().to_owned();
     while let (Some(fragment), Some(rest)) = (parts.next(), parts.next()) {
+        if let Some(parameter) = fragment.strip_prefix("now ") {
+            out.push_str(&format!("COALESCE({parameter}, {DATABASE_NOW})"));
+            out.push_str(rest);
+            continue;
+        }
         match fragment.strip_prefix("any ") {
             Some(parameter) => out.push_str(&format!("= ANY({parameter})")),
             None => out.push_str(&fragment.to_uppercase()),

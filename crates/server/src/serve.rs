@@ -104,6 +104,11 @@ async fn run(
     identity::check(&metadata, &blobs, &config.storage.root).await?;
     succeed_earlier_run(&metadata, data).await?;
     let alone = !metadata.nodes().await?.iter().any(NodeRecord::is_live);
+    if !alone && config.http.host.is_none() && config.geo.internal_url.is_none() {
+        tracing::warn!(
+            "other nodes of this site run, and clients and sites are told this one's address: set http.host to the balancer's"
+        );
+    }
     let recovered = twinport_upkeep::recover(&metadata, &blobs, alone).await?;
     if recovered != twinport_upkeep::RecoveryReport::default() {
         tracing::info!(

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use twinport_metadata::{Job, JobLease, Metadata};
 
 use super::{
-    Connection, Engine, Shared, progress, report,
+    Connection, Engine, Shared, Tasks, progress, report,
     status::{self, SecondaryStatus},
 };
 use crate::{FRESH_FOR, access, backfill, follow, upstream::Upstream, verify};
@@ -67,10 +67,20 @@ impl<U> Drop for Leading<U> {
     }
 }
 
+/// What goes on beside following the log, and ends with it.
+struct Beside(Tasks);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Leads whenever the lease is this node's, until there is something that only an operator can deal with.
 pub(super) async fn lead<U: Upstream>(engine: Engine<U>) {
     let metadata = engine.metadata.clone();
-    metadata.lead(Job::Replication, |fenced, lease| follow_for_all(engine.clone(), fenced, lease)).await;
+    let work = |fenced, lease| Box::pin(follow_for_all(engine.clone(), fenced, lease));
+    metadata.lead(Job::Replication, work).await;
 }
 
 async fn follow_for_all<U: Upstream>(
@@ -84,29 +94,26 @@ async fn follow_for_all<U: Upstream>(
     *engine.shared.noted.lock() = None;
     engine.shared.connection.send_replace(Connection::Starting);
     engine.shared.set_leading(true);
-    let beside = async {
-        tokio::join!(
-            progress::keep(engine.clone()),
-            report::report(engine.clone()),
-            backfill::backfill(engine.clone()),
-            verify::verify(engine.clone()),
-            access::fetch(engine.clone()),
-            note(&engine, &unfenced, &lease),
-        )
-    };
-    tokio::select! {
-        _ = beside => {}
-        () = follow::follow(engine.clone()) => {}
-    }
+    let beside = Beside(Tasks::default());
+    let Beside(tasks) = &beside;
+    *engine.shared.beside.lock() = Some(tasks.clone());
+    tasks.spawn(progress::keep(engine.clone()));
+    tasks.spawn(report::report(engine.clone()));
+    tasks.spawn(backfill::backfill(engine.clone()));
+    tasks.spawn(verify::verify(engine.clone()));
+    tasks.spawn(access::fetch(engine.clone()));
+    tasks.spawn(note(engine.clone(), unfenced.clone(), lease));
+    Box::pin(follow::follow(engine.clone())).await;
+    drop(beside);
     // Others learn why before they try for themselves: a newer one may understand what this one does not.
     write_note(&engine, &unfenced, &lease).await;
     drop(leading);
     ControlFlow::Break(())
 }
 
-async fn note<U: Upstream>(engine: &Engine<U>, metadata: &Metadata, lease: &JobLease) {
+async fn note<U: Upstream>(engine: Engine<U>, metadata: Metadata, lease: JobLease) {
     loop {
-        write_note(engine, metadata, lease).await;
+        write_note(&engine, &metadata, &lease).await;
         sleep(EVERY).await;
     }
 }

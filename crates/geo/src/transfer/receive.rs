@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, stream};
 use rand::Rng as _;
 use tokio::time::{sleep, timeout};
-use twinport_blobs::{Error as BlobsError, Progress, SpoolName};
+use twinport_blobs::{Blobs, Error as BlobsError, Progress, SpoolName};
 use twinport_oci::Digest;
 
 use super::{Failure, FailureKind, Inner, Outcome, local};
@@ -28,7 +28,13 @@ impl<U: Upstream> Inner<U> {
         if size.is_some_and(|size| size <= SMALL) {
             self.receive_small(digest).await
         } else {
-            self.receive_large(digest, size, &SpoolName::Transfer(digest)).await
+            let spool = SpoolName::Transfer(digest);
+            if !self.blobs.occupy(&spool).await.map_err(local)? {
+                // Another node of this site is at it, and whoever asks again finds the blob.
+                return Err(busy(&digest));
+            }
+            let _occupied = Occupied { blobs: &self.blobs, spool };
+            self.receive_large(digest, size, &spool).await
         }
     }
 
@@ -99,7 +105,7 @@ impl<U: Upstream> Inner<U> {
                 progress = Progress::start(digest.algorithm());
                 continue;
             };
-            if failure.kind != FailureKind::Unreachable {
+            if !matches!(failure.kind, FailureKind::Unreachable | FailureKind::UnderWay) {
                 return Err(failure);
             }
             stalls = if progress.offset > before { 0 } else { stalls + 1 };
@@ -130,11 +136,11 @@ impl<U: Upstream> Inner<U> {
                     Err(error) => Err(local(error)),
                 }
             }
+            None | Some(0) => Ok(start),
             Some(_) => {
                 self.blobs.discard(spool).await.map_err(local)?;
                 Ok(start)
             }
-            None => Ok(start),
         }
     }
 
@@ -198,6 +204,18 @@ impl<U: Upstream> Inner<U> {
     }
 }
 
+/// A spool that no other node may write; dropping it lets go.
+struct Occupied<'b> {
+    blobs: &'b Blobs,
+    spool: SpoolName,
+}
+
+impl Drop for Occupied<'_> {
+    fn drop(&mut self) {
+        self.blobs.release(&self.spool);
+    }
+}
+
 /// Whether everything is here and is what was asked for.
 fn is_whole(progress: &Progress, digest: &Digest, size: Option<u64>) -> bool {
     size.is_none_or(|size| progress.offset == size) && progress.hasher.clone().finish() == *digest
@@ -214,8 +232,8 @@ fn silent() -> Failure {
 }
 
 fn busy(digest: &Digest) -> Failure {
-    let text = format!("an earlier transfer of {digest} has not let go of its spool yet");
-    Failure { kind: FailureKind::Unreachable, text }
+    let text = format!("another transfer of {digest} has its spool");
+    Failure { kind: FailureKind::UnderWay, text }
 }
 
 fn cut_short(digest: &Digest) -> Failure {

@@ -8,7 +8,7 @@ use super::value::Value;
 use crate::Clock;
 
 /// When the statement began: the same throughout it, so that plans may take it for a constant.
-const DATABASE_NOW: &str = "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000000 AS BIGINT)";
+pub(crate) const DATABASE_NOW: &str = "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000000 AS BIGINT)";
 
 /// Which SQL a text is rewritten to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

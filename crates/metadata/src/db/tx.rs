@@ -212,6 +212,14 @@ impl Tx {
         Ok((Origin { site: row.opt_text(1)?.unwrap_or_default(), at_us: self.now_us() }, rest))
     }
 
+    /// Commits without waiting for the disk: for what is said again in a moment.
+    pub(crate) async fn commit_lazily(&mut self) -> Result<()> {
+        if self.dialect() == Dialect::Postgres {
+            self.send("SET LOCAL synchronous_commit = off", vec![]).await?;
+        }
+        Ok(())
+    }
+
     /// Is waited for by [`Self::lock_role`], as a transaction that originates events is.
     pub(crate) async fn share_role(&mut self) -> Result<()> {
         if self.dialect() == Dialect::Postgres {

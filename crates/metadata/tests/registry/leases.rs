@@ -8,11 +8,26 @@ use twinport_metadata::{Error, Job, JobLease, Metadata};
 use crate::on_both_databases;
 use crate::site::TestSite;
 
-on_both_databases!(
+on_both_databases!(work_that_breaks_off_is_not_begun_again);
+
+/// On SQLite one process does everything: there is nothing to lease.
+macro_rules! on_postgresql {
+    ($($name:ident),* $(,)?) => {
+        mod on_postgresql {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                if let Some(site) = super::TestSite::on_postgresql(stringify!($name)).await {
+                    super::$name(site).await;
+                }
+            })*
+        }
+    };
+}
+
+on_postgresql!(
     a_lease_is_kept_by_its_node_and_rises_when_it_changes_hands,
     a_node_that_leaves_frees_its_leases,
     a_note_is_as_old_as_it_is,
-    work_that_breaks_off_is_not_begun_again,
 );
 
 const LONG_US: i64 = 7_000_000;
