@@ -1,5 +1,6 @@
 //! Each 201 that stored something new comes after the syncs that make it durable, as strace sees them.
-//! Guards: file data before its name, the name's directory and its parent before the commit, the commit before the answer.
+//! Guards: file data before its name, the name's directory and its parent before the commit, the commit before the answer;
+//! of a small blob the journal before its place, and both before the commit.
 #![expect(clippy::print_stdout, reason = "figures of a run")]
 
 use std::path::Path;
@@ -60,7 +61,7 @@ async fn in_order(kind: &str) -> anyhow::Result<()> {
         let window: Vec<&Call> =
             calls.iter().filter(|call| call.began > since && call.ended < answer.began).collect();
         let durable = match stored {
-            Stored::Blob(digest) => file_and_directories_are_synced(&window, digest),
+            Stored::Blob(digest) => bytes_are_synced(&window, digest),
             Stored::Rows => Ok(since),
         };
         durable
@@ -68,6 +69,11 @@ async fn in_order(kind: &str) -> anyhow::Result<()> {
             .with_context(|| format!("before 201 number {} of {}", number + 1, stored_as(stored)))?;
         since = answer.ended;
     }
+    let journaled = calls.iter().filter(|call| call.name.starts_with("rename")).count();
+    ensure!(
+        (journaled > 0) == (kind == "sqlite"),
+        "no blob came by way of the journal: this run shows nothing of it"
+    );
     println!("{kind}: {} answers 201 in order, {} calls looked at", answers.len(), calls.len());
     Ok(())
 }
@@ -128,6 +134,36 @@ async fn created(request: reqwest::RequestBuilder) -> anyhow::Result<()> {
         answer.text().await?
     );
     Ok(())
+}
+
+/// When a blob was durable.
+fn bytes_are_synced(window: &[&Call], digest: &Digest) -> anyhow::Result<usize> {
+    let place = format!("\"sha256/{}/{}/data\"", &digest.hex()[..2], digest.hex());
+    let renamed =
+        |call: &&&Call| call.succeeded && call.name.starts_with("rename") && call.arguments.contains(&place);
+    match window.iter().find(renamed) {
+        Some(placed) => journal_is_synced(window, placed),
+        None => file_and_directories_are_synced(window, digest),
+    }
+}
+
+/// When a small blob that came by way of the journal was in its place.
+fn journal_is_synced(window: &[&Call], placed: &Call) -> anyhow::Result<usize> {
+    let of_journal =
+        |call: &&&Call| call.path().is_some_and(|path| path.extension().is_some_and(|end| end == "journal"));
+    let written = window
+        .iter()
+        .filter(of_journal)
+        .filter(|call| call.is_write() && call.ended < placed.began)
+        .map(|call| call.ended)
+        .max()
+        .context("nothing was written to the journal before the blob was placed")?;
+    window
+        .iter()
+        .filter(of_journal)
+        .find(|call| call.is_sync() && call.began > written && call.ended < placed.began)
+        .context("the journal was not synced before the blob was placed")?;
+    Ok(placed.ended)
 }
 
 /// When the last of a blob's directories was synced.

@@ -17,6 +17,8 @@ helm_module=helm.sh/helm/v3/cmd/helm@v3.22.0
 cosign_module=github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3
 buildkit_module=github.com/moby/buildkit@v0.32.2
 distribution_module=github.com/distribution/distribution/v3/cmd/registry@v3.1.2
+minio_module=github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
+versitygw_module=github.com/versity/versitygw/cmd/versitygw@v1.8.0
 # And of what comes from PyPI.
 oras_package=oras==0.2.43
 jwt_packages=(PyJWT==2.15.1 cryptography==50.0.2)

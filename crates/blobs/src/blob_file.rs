@@ -9,9 +9,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::Either;
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
 use rustix::io::Errno;
 
+use crate::bucket::RemoteBlob;
 use crate::local::blocking;
 use crate::mapping::Mapping;
 use crate::{Error, Result};
@@ -23,7 +25,8 @@ const WINDOW: u64 = 1 << 20;
 const READ_WINDOW: u64 = 256 << 10;
 const SLICE: usize = 256 << 10;
 
-/// A published blob, open for reading. It stays readable when the blob is unlinked or replaced meanwhile.
+/// A published blob, open for reading. From a local store it stays readable when the blob is unlinked or replaced meanwhile;
+/// from object storage a stream that begins later, or breaks, then fails.
 #[derive(Debug, Clone)]
 pub struct BlobFile {
     size: u64,
@@ -37,6 +40,7 @@ enum Content {
     Mapped(Mapping),
     /// Where mapping is not to be had (an old kernel, an odd file system).
     Read(Arc<File>),
+    Remote(Arc<RemoteBlob>),
 }
 
 impl BlobFile {
@@ -56,6 +60,16 @@ impl BlobFile {
         Ok(Self { size, path, content })
     }
 
+    /// A blob of object storage that is small enough to be held.
+    pub(crate) fn held_whole(bytes: Bytes) -> Self {
+        let size = bytes.len() as u64;
+        Self { size, path: Arc::default(), content: Content::Held(bytes) }
+    }
+
+    pub(crate) fn remote(blob: RemoteBlob, size: u64) -> Self {
+        Self { size, path: Arc::default(), content: Content::Remote(Arc::new(blob)) }
+    }
+
     /// Length in bytes.
     pub fn size(&self) -> u64 {
         self.size
@@ -65,19 +79,32 @@ impl BlobFile {
     pub fn held(&self) -> Option<Bytes> {
         match &self.content {
             Content::Held(bytes) => Some(bytes.clone()),
-            Content::Mapped(_) | Content::Read(_) => None,
+            Content::Mapped(_) | Content::Read(_) | Content::Remote(_) => None,
         }
     }
 
     /// The bytes of `range` in slices of at most 256 KiB, without copying them where the file is mapped.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] for a range that is not within the blob; [`Error::Io`] where the disk fails or the file was cut.
+    /// [`Error::OutOfRange`] for a range that is not within the blob; [`Error::Io`] where the disk fails or the file was cut;
+    /// where the object storage fails, its errors.
     pub fn stream(&self, range: Range<u64>) -> impl Stream<Item = Result<Bytes>> + Send + 'static + use<> {
+        match &self.content {
+            Content::Remote(blob) if range.start <= range.end && range.end <= self.size => {
+                let pieces = blob.stream(range);
+                Either::Right(
+                    pieces.map_ok(|bytes| stream::iter(slices(bytes).map(Ok))).try_flatten().boxed(),
+                )
+            }
+            _ => Either::Left(self.windows(range)),
+        }
+    }
+
+    fn windows(&self, range: Range<u64>) -> impl Stream<Item = Result<Bytes>> + Send + 'static + use<> {
         let step = match &self.content {
             Content::Held(_) => SMALL,
             Content::Mapped(_) => WINDOW,
-            Content::Read(_) => READ_WINDOW,
+            Content::Read(_) | Content::Remote(_) => READ_WINDOW,
         };
         let outside = range.start > range.end || range.end > self.size;
         let refusal =
@@ -102,6 +129,7 @@ impl BlobFile {
                 Content::Held(bytes) => Ok(bytes.slice(to_usize(&window))),
                 Content::Mapped(mapping) => mapping.load(to_usize(&window)),
                 Content::Read(file) => read_exactly(file, window),
+                Content::Remote(_) => Err(io::ErrorKind::Unsupported.into()),
             };
             loaded.map_err(|e| Error::io("reading", self.path.as_path(), e))
         })

@@ -32,7 +32,7 @@ pub enum Error {
     #[error("no space left for {}: free some space or enlarge the file system", .0.display())]
     NoSpace(PathBuf),
     #[error(
-        "blob {digest} is {actual} bytes long on the disk instead of {expected}: it was altered from outside"
+        "blob {digest} is {actual} bytes long in storage instead of {expected}: it was altered from outside"
     )]
     Corrupt { digest: Digest, expected: u64, actual: u64 },
     #[error("bytes {start} to {end} are not within the {size} bytes of the blob")]
@@ -43,6 +43,31 @@ pub enum Error {
     Marker { path: PathBuf },
     #[error("{} cannot hold hard links ({source}): use a local file system such as ext4 or XFS", path.display())]
     HardLinks { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Settings(String),
+    #[error(
+        "the bucket {bucket} does not exist: create it, or correct storage.s3.bucket and its region or endpoint"
+    )]
+    NoBucket { bucket: String },
+    #[error(
+        "{bucket} refuses the credentials ({code}): correct storage.s3.accesskey and secretkey, or what the environment gives"
+    )]
+    BucketCredentials { bucket: String, code: String },
+    #[error(
+        "access denied while {doing} {place} ({code}): allow its user to list the bucket, and to get, put and delete there"
+    )]
+    BucketDenied { doing: &'static str, place: String, code: String },
+    #[error(
+        "{doing} {place} was refused because this machine's clock is too far from the storage's: set it by NTP (15 minutes \
+         are the most)"
+    )]
+    ClockSkewed { doing: &'static str, place: String },
+    #[error("{doing} {place} failed: {reason}")]
+    Bucket { doing: &'static str, place: String, reason: String },
+    #[error("{key} is not there")]
+    ObjectMissing { key: String },
+    #[error("{key} is {actual} bytes long instead of {expected}: it was altered from outside")]
+    Altered { key: String, expected: u64, actual: u64 },
     #[error("stopped while {doing}: the process is shutting down")]
     Stopped { doing: &'static str },
 }
@@ -51,6 +76,11 @@ impl Error {
     /// True where room is missing (ENOSPC, EDQUOT): the answer is 507, and the store works on once there is room.
     pub fn is_out_of_space(&self) -> bool {
         matches!(self, Self::NoSpace(_))
+    }
+
+    /// True where the object storage is out of reach or refuses for now: the answer is 503, trying again may help.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Bucket { .. })
     }
 
     pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {

@@ -5,14 +5,17 @@
 //! <root>/docker/registry/v2/blobs/sha256/ab/<hex>/data   a published blob
 //! <root>/twinport/incarnation                            the marker of the site's incarnation
 //! <root>/twinport/spool/<name>                           bytes that are still gathering
+//! <root>/twinport/journal/<uuid>.journal                 small blobs whose files the disk may not have yet
 //! ```
 
 use std::path::{Path, PathBuf};
 
 use twinport_oci::{Algorithm, Digest};
+use uuid::Uuid;
 
 pub(crate) const BLOBS: &str = "docker/registry/v2/blobs";
 pub(crate) const SPOOL: &str = "twinport/spool";
+pub(crate) const JOURNAL: &str = "twinport/journal";
 pub(crate) const INCARNATION: &str = "twinport/incarnation";
 pub(crate) const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
 
@@ -50,6 +53,11 @@ impl BlobPath {
     /// `sha256/ab`
     pub(crate) fn prefix(&self) -> &str {
         &self.data[..self.prefix_len]
+    }
+
+    /// Where a put gathers the file before it gets its name: `sha256/ab/<hex>/<uuid>`
+    pub(crate) fn beside(&self, put: Uuid) -> String {
+        format!("{}/{put}", self.directory())
     }
 
     /// The absolute path of the data file, for messages.

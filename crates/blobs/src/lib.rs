@@ -2,12 +2,16 @@
 //! Guards: a published file holds exactly the bytes of its digest, is never written again, and is on the
 //! disk (data, entry and parents) before [`Blobs::publish`] or [`Blobs::put`] returns.
 //!
+//! In a bucket: it is written as a whole, and the storage has answered that it keeps it.
+//!
 //! Which blobs *exist* is the metadata's business: a file here that no row names is not a blob yet.
 
 mod batch;
 mod blob_file;
+mod bucket;
 mod driver;
 mod error;
+mod gather;
 mod layout;
 mod local;
 mod mapping;
@@ -16,9 +20,10 @@ mod spool_name;
 mod sync;
 
 pub use blob_file::BlobFile;
+pub use bucket::{BucketBlobs, Encryption, Hidden, S3Settings};
 pub use driver::Blobs;
 pub use error::Error;
-pub use local::LocalBlobs;
+pub use local::{LocalBlobs, Sharing};
 pub use progress::{Appended, Progress};
 pub use spool_name::{LeftoverSpool, SpoolName};
 pub use sync::SyncPolicy;

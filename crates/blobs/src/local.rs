@@ -2,8 +2,10 @@
 //! Guards: nothing here blocks a reactor thread; each operation is one hop to the blocking pool where it can be.
 
 mod append;
+mod file_system;
 mod holds;
 mod incarnation;
+mod journal;
 mod open;
 mod publish;
 mod read;
@@ -15,37 +17,60 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 use twinport_oci::Digest;
+use uuid::Uuid;
 
+use self::file_system::Flushing;
+pub use self::file_system::Sharing;
+use self::journal::Journal;
 use crate::layout::{BLOBS, BlobPath, SPOOL};
 use crate::{Error, Result, SpoolName, SyncPolicy};
 
 /// Locks that keep two publishers of one digest from taking each other's link back.
-const PLACING_LOCKS: usize = 64;
+const PLACING_LOCKS: usize = 4096;
 
-/// A store in a local directory, which every node of a site may have open.
+/// A store in a local directory.
 #[derive(Debug)]
 pub struct LocalBlobs {
     root: PathBuf,
     blobs: OwnedFd,
     spool: OwnedFd,
     sync: SyncPolicy,
+    sharing: Sharing,
+    flushing: Flushing,
+    /// Made for the first small blob; none where blobs are stored without.
+    journal: OnceLock<Option<Journal>>,
     busy: Mutex<HashSet<SpoolName>>,
-    /// Spools that are published and not discarded yet, or adopted: locked against other processes.
+    /// Where other nodes have the store too: spools that are published and not discarded yet, or adopted, locked against them.
     held: Mutex<HashMap<SpoolName, File>>,
-    placing: [Mutex<()>; PLACING_LOCKS],
+    placing: Box<[Mutex<()>]>,
     /// The newest put of each digest that was not discarded yet: under way, or left by a commit that failed.
-    puts: Mutex<HashMap<Digest, SpoolName>>,
+    puts: Mutex<HashMap<Digest, Put>>,
     appending: AtomicUsize,
     /// Batches hashed and written at one time: as many as there are cores, so that requests get their share.
     batches: Arc<Semaphore>,
 }
 
+/// A put that nobody has discarded.
+#[derive(Debug, Clone, Copy)]
+struct Put {
+    id: Uuid,
+    /// In bytes.
+    len: u64,
+    /// Whether a spool has its name; until then the journal tells of it.
+    named: bool,
+}
+
 impl LocalBlobs {
+    fn root_error(&self, doing: &'static str, e: impl Into<std::io::Error>) -> Error {
+        Error::io(doing, &self.root, e)
+    }
+
     fn blob_error(&self, doing: &'static str, path: &BlobPath, e: impl Into<std::io::Error>) -> Error {
         Error::io(doing, path.under(&self.root), e)
     }
@@ -63,7 +88,8 @@ impl LocalBlobs {
     }
 
     fn placing(&self, digest: &Digest) -> MutexGuard<'_, ()> {
-        self.placing[usize::from(digest.as_bytes()[0]) % PLACING_LOCKS].lock()
+        let [high, low, ..] = digest.as_bytes() else { unreachable!("a digest has 32 bytes or more") };
+        self.placing[usize::from(u16::from_be_bytes([*high, *low])) % PLACING_LOCKS].lock()
     }
 
     /// Takes a spool for one writer. The claim travels with every job on the spool, so that a request that was
@@ -97,7 +123,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     joined(doing, tokio::task::spawn_blocking(job)).await
 }
 
-async fn joined<T>(doing: &'static str, job: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
+pub(crate) async fn joined<T>(doing: &'static str, job: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
     match job.await {
         Ok(result) => result,
         Err(e) => match e.try_into_panic() {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures_util::stream::TryStreamExt;
-use twinport_blobs::{Blobs, Error, Verdict};
+use twinport_blobs::{Blobs, Error, SpoolName, Verdict};
 use twinport_oci::Digest;
 
 fn data(root: &Path, digest: &Digest) -> PathBuf {
@@ -100,8 +100,9 @@ async fn a_marker_that_holds_no_incarnation_is_an_error_that_names_it() {
 async fn what_a_crash_left_of_a_replacement_is_cleared_at_open() {
     let root = tempfile::tempdir().unwrap();
     let blobs = Blobs::open_local(root.path().into()).await.unwrap();
-    let digest = Digest::sha256(b"replaced");
-    let spool = blobs.put(&digest, Bytes::from_static(b"replaced")).await.unwrap();
+    let replaced = Bytes::from(vec![7; 100_000]);
+    let digest = Digest::sha256(&replaced);
+    let spool = blobs.put(&digest, replaced).await.unwrap();
     let directory = root.path().join("twinport/spool");
     fs::hard_link(directory.join(spool.to_string()), directory.join(format!("{spool}.replacing"))).unwrap();
     drop(blobs);
@@ -109,6 +110,46 @@ async fn what_a_crash_left_of_a_replacement_is_cleared_at_open() {
     let spools = blobs.spools().await.unwrap();
     assert!(matches!(spools[..], [left] if left.name == spool && left.links == 2), "{spools:?}");
     assert_eq!(fs::read_dir(directory).unwrap().count(), 1);
+}
+
+/// As a process that was killed leaves it: the file in place, its bytes in the journal, and nothing else.
+#[tokio::test]
+async fn a_journal_that_a_killed_process_left_is_read_once_and_names_what_it_stored() {
+    let root = tempfile::tempdir().unwrap();
+    let killed = Blobs::open_local(root.path().into()).await.unwrap();
+    let contents =
+        [Bytes::from_static(b"in place"), Bytes::from_static(b"lost"), Bytes::from_static(b"altered")];
+    let mut spools = Vec::new();
+    for content in &contents {
+        spools.push(killed.put(&Digest::sha256(content), content.clone()).await.unwrap());
+    }
+    fs::remove_dir_all(data(root.path(), &Digest::sha256(b"lost")).parent().unwrap()).unwrap();
+    fs::write(data(root.path(), &Digest::sha256(b"altered")), "ALTERED").unwrap();
+    let SpoolName::Put(_, id) = spools[0] else { panic!("a put") };
+    let half = data(root.path(), &Digest::sha256(b"in place")).with_file_name(id.to_string());
+    fs::write(&half, "in pl").unwrap();
+    drop(killed);
+    let blobs = Blobs::open_local(root.path().into()).await.unwrap();
+    for content in &contents {
+        let size = content.len() as u64;
+        assert_eq!(blobs.verify(&Digest::sha256(content)).await.unwrap(), Verdict::Whole { size });
+    }
+    let mut left: Vec<_> =
+        blobs.spools().await.unwrap().into_iter().map(|spool| (spool.name, spool.links)).collect();
+    left.sort();
+    spools.sort();
+    assert_eq!(left, spools.into_iter().map(|spool| (spool, 2)).collect::<Vec<_>>());
+    assert!(!half.try_exists().unwrap());
+    assert_eq!(fs::read_dir(root.path().join("twinport/journal")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn s14_a_store_of_several_nodes_has_no_journal() {
+    let root = tempfile::tempdir().unwrap();
+    let node = Blobs::open_shared(root.path().into()).await.unwrap();
+    let spool = node.put(&Digest::sha256(b"small"), Bytes::from_static(b"small")).await.unwrap();
+    assert!(root.path().join("twinport/spool").join(spool.to_string()).try_exists().unwrap());
+    assert!(!root.path().join("twinport/journal").try_exists().unwrap());
 }
 
 #[tokio::test]

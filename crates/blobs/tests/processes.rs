@@ -12,7 +12,7 @@ use twinport_blobs::{Blobs, Error, Progress, SpoolName};
 use twinport_oci::{Algorithm, Digest, UploadId};
 
 async fn node(root: &Path) -> Blobs {
-    Blobs::open_local(root.join("blobs")).await.unwrap()
+    Blobs::open_shared(root.join("blobs")).await.unwrap()
 }
 
 async fn two_nodes() -> (TempDir, Blobs, Blobs) {

@@ -8,6 +8,7 @@ mod environment;
 mod namespaces;
 mod resolve;
 mod response_headers;
+mod s3;
 mod schema;
 mod show;
 mod tls;
@@ -21,6 +22,7 @@ use std::{
     time::Duration,
 };
 
+use twinport_blobs::S3Settings;
 use url::Url;
 
 pub use self::auth::{
@@ -106,11 +108,37 @@ pub enum LogFormat {
 /// `storage`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StorageConfig {
-    /// The directory that holds `docker/registry/v2`.
-    pub root: PathBuf,
+    pub blobs: BlobPlace,
     pub delete_enabled: bool,
+    /// How long a URL of the object storage is good for that clients get blobs from; none where this process sends them.
+    pub redirect: Option<Duration>,
     /// Ends upload sessions that nobody touched for long; none where purging is off.
     pub upload_purging: Option<UploadPurging>,
+}
+
+/// Where blobs are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BlobPlace {
+    /// The directory that holds `docker/registry/v2`.
+    Directory(PathBuf),
+    Bucket(Box<S3Settings>),
+}
+
+impl fmt::Display for BlobPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(root) => root.display().fmt(f),
+            Self::Bucket(bucket) => {
+                write!(
+                    f,
+                    "s3://{}/{} ({})",
+                    bucket.bucket,
+                    bucket.root.trim_matches('/'),
+                    bucket.shown_endpoint()
+                )
+            }
+        }
+    }
 }
 
 /// `storage.maintenance.uploadpurging`.
@@ -311,6 +339,11 @@ impl Config {
 
     fn of_tree(mut tree: Node, file: Option<PathBuf>, source: &ConfigSource) -> Result<Self, ConfigError> {
         let mut findings = Findings::default();
+        if !tree.rename("storage", "s3_v2", "s3") {
+            let origin = tree.at("storage.s3_v2").map_or(Origin::Line(1), |node| node.origin.clone());
+            let message = "storage.s3 and storage.s3_v2 are the same: keep one".to_owned();
+            findings.problems.push(Problem::new(&origin, message));
+        }
         environment::overlay(&mut tree, source.environment.iter().cloned(), &mut findings);
         if let Some(addr) = &source.addr {
             tree.put(&["http", "addr"], Node::scalar(addr, Origin::Flag("--addr")));

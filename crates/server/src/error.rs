@@ -249,6 +249,10 @@ impl From<twinport_blobs::Error> for Refusal {
                 Self::not_found(ErrorCode::BlobUploadUnknown)
             }
             Error::Stopped { .. } => Self::unavailable("the server is shutting down", 5),
+            error if error.is_passing() => {
+                tracing::error!(%error, "the object storage does not answer as it should");
+                Self::unavailable("the registry's storage is not available, try again later", 5)
+            }
             error => Self::internal("access to stored blobs", &error),
         }
     }

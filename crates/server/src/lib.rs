@@ -39,7 +39,7 @@ mod v2;
 pub use self::{
     admin_api::types as admin,
     config::{
-        AccountLimits, AccountsConfig, AuthConfig, ClientAuth, Config, ConfigError, ConfigSource,
+        AccountLimits, AccountsConfig, AuthConfig, BlobPlace, ClientAuth, Config, ConfigError, ConfigSource,
         DatabaseConfig, HtpasswdConfig, IssuerConfig, KeySource, LogFormat, MainAddress, Namespaces,
         ResponseHeaders, TlsConfig, TlsVersion, TokenAuthConfig, TrustedProxies,
     },

@@ -11,6 +11,8 @@ pub(crate) mod tags;
 mod upload_turns;
 pub(crate) mod uploads;
 
+use std::time::Duration;
+
 use http::StatusCode;
 use tokio::sync::Semaphore;
 use twinport_access::Action;
@@ -40,6 +42,9 @@ pub struct RegistrySettings {
     pub max_manifest_bytes: usize,
     /// The largest blob taken, in bytes.
     pub max_blob_bytes: Option<u64>,
+    /// How long a URL is good for at which clients get blobs from the object storage itself; none where this process sends
+    /// them.
+    pub redirect: Option<Duration>,
     /// What `Location` and `Link` headers begin with.
     pub external: ExternalAddress,
     /// Headers of every answer, and which origins a browser may ask from.
@@ -54,6 +59,7 @@ impl Default for RegistrySettings {
             delete_enabled: true,
             max_manifest_bytes: MAX_MANIFEST_BYTES,
             max_blob_bytes: None,
+            redirect: None,
             external: ExternalAddress::default(),
             headers: ResponseHeaders::default(),
             namespaces: Namespaces::default(),

@@ -21,7 +21,8 @@ use self::{front::Front, jobs::Jobs, service_manager::ServiceManager};
 use crate::{
     admin_api,
     config::{
-        AuthConfig, Config, ConfigSource, DatabaseConfig, IssuerConfig, KeySource, ListenAddress, MainAddress,
+        AuthConfig, BlobPlace, Config, ConfigSource, DatabaseConfig, IssuerConfig, KeySource, ListenAddress,
+        MainAddress,
     },
     data_directory::{AdminSocket, DataDirectory},
     external::ExternalAddress,
@@ -85,7 +86,14 @@ pub async fn serve(config: Config, options: ServeOptions) -> Result<(), StartErr
         tracing::warn!(setting = %warning, "configuration");
     }
     let data = open_data(&config).await?;
-    let blobs = Blobs::open_local(config.storage.root.clone()).await?;
+    let blobs = match (&config.storage.blobs, &config.database) {
+        (BlobPlace::Bucket(bucket), _) => Blobs::open_s3((**bucket).clone()).await?,
+        // The data directory's lock keeps other processes out.
+        (BlobPlace::Directory(root), DatabaseConfig::Embedded) => Blobs::open_local(root.clone()).await?,
+        (BlobPlace::Directory(root), DatabaseConfig::Postgres { .. }) => {
+            Blobs::open_shared(root.clone()).await?
+        }
+    };
     let opening = OpenOptions { database: database(&config, &data), clock: Clock::System };
     let metadata = Box::pin(Metadata::open(opening)).await?;
     let served = Box::pin(run(config, &data, metadata.clone(), blobs, options, hangups)).await;
@@ -101,7 +109,7 @@ async fn run(
     options: ServeOptions,
     hangups: Signal,
 ) -> Result<(), StartError> {
-    identity::check(&metadata, &blobs, &config.storage.root).await?;
+    identity::check(&metadata, &blobs, &config.storage.blobs).await?;
     succeed_earlier_run(&metadata, data).await?;
     let alone = !metadata.nodes().await?.iter().any(NodeRecord::is_live);
     if !alone && config.http.host.is_none() && config.geo.internal_url.is_none() {
@@ -261,6 +269,7 @@ async fn assemble(
 ) -> Result<RunningSite, StartError> {
     let settings = RegistrySettings {
         delete_enabled: config.storage.delete_enabled,
+        redirect: config.storage.redirect,
         external: external(&config),
         headers: config.http.headers.clone(),
         namespaces: config.http.namespaces.clone(),

@@ -27,18 +27,16 @@ pub enum StartError {
     )]
     Listen { address: String, source: std::io::Error },
     #[error(
-        "the blob store {root} belongs to another database (its marker says {marker}, the database {database}): if one of \
+        "the blob store {store} belongs to another database (its marker says {marker}, the database {database}): if one of \
          the two was restored or copied without the other, bring both from the same moment; if it is the store of another \
-         node, give this one a storage.filesystem.rootdirectory of its own, or both nodes one PostgreSQL database",
-        root = .root.display()
+         node, give this one a rootdirectory of its own, or both nodes one PostgreSQL database"
     )]
-    Incarnation { root: PathBuf, marker: Uuid, database: Uuid },
+    Incarnation { store: String, marker: Uuid, database: Uuid },
     #[error(
-        "the blob store {root} has lost its marker, and the database ({database}) already has history: is the right disk \
-         mounted there? if it is, restore twinport/incarnation in it",
-        root = .root.display()
+        "the blob store {store} has lost its marker, and the database ({database}) already has history: is it the right \
+         disk or bucket? if it is, restore its marker, twinport/incarnation, in a bucket _twinport/incarnation"
     )]
-    MarkerMissing { root: PathBuf, database: Uuid },
+    MarkerMissing { store: String, database: Uuid },
     #[error("the password of the first account cannot be read from {file}: {reason}", file = .file.display())]
     AdminPassword { file: PathBuf, reason: String },
     #[error("the log filter `{filter}` cannot be used: {reason}")]

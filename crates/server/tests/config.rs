@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use twinport_server::{
-    AuthConfig, ClientAuth, Config, ConfigError, ConfigSource, DatabaseConfig, LogFormat, MainAddress,
-    ResponseHeaders, TlsVersion,
+    AuthConfig, BlobPlace, ClientAuth, Config, ConfigError, ConfigSource, DatabaseConfig, LogFormat,
+    MainAddress, ResponseHeaders, TlsVersion,
 };
 
 struct File {
@@ -44,7 +44,7 @@ fn without_a_file_a_stranger_gets_a_registry_on_loopback() {
     let config = Config::load(&ConfigSource::default()).unwrap();
     assert_eq!(config.http.addr.to_string(), "127.0.0.1:5000");
     assert_eq!(config.data, PathBuf::from("twinport-data"));
-    assert_eq!(config.storage.root, PathBuf::from("twinport-data/blobs"));
+    assert_eq!(config.storage.blobs, BlobPlace::Directory(PathBuf::from("twinport-data/blobs")));
     assert!(config.storage.delete_enabled);
     assert_eq!(config.database, DatabaseConfig::Embedded);
 }
@@ -180,7 +180,7 @@ fn distributions_own_example_is_understood() {
                 X-Content-Type-Options: [nosniff]\nhealth:\n  storagedriver:\n    enabled: true\n    interval: 10s\n    \
                 threshold: 3\nauth: none\n";
     let config = load(text).unwrap();
-    assert_eq!(config.storage.root, PathBuf::from("/var/lib/registry"));
+    assert_eq!(config.storage.blobs, BlobPlace::Directory(PathBuf::from("/var/lib/registry")));
     assert_eq!(config.data, PathBuf::from("/var/lib/registry"));
     assert_eq!(config.http.addr.to_string(), ":5000");
 }
@@ -373,4 +373,96 @@ fn headers_and_namespaces_that_are_shown_read_back() {
     let config = load(text).unwrap();
     let again = load(&config.show()).unwrap();
     assert_eq!((again.http.headers, again.http.namespaces), (config.http.headers, config.http.namespaces));
+}
+
+const POSTGRES: &str = "database: {enabled: true, host: db, user: u, dbname: d}\n";
+
+fn bucket(keys: &str) -> String {
+    format!("version: 0.1\nstorage:\n  s3:\n{keys}\n{POSTGRES}")
+}
+
+#[test]
+fn distributions_keys_of_a_bucket_are_acted_on() {
+    let secret = file("sesame\n");
+    let text = bucket(&format!(
+        "    accesskey: id\n    secretkey_file: {}\n    sessiontoken: token\n    region: eu-west-1\n    regionendpoint: minio:9000\n    \
+         secure: false\n    forcepathstyle: true\n    bucket: layers\n    rootdirectory: /a/b\n    encrypt: true\n    \
+         keyid: key\n    skipverify: true\n    v4auth: true\n    chunksize: 10485760\n    multipartcopychunksize: 33554432\n    \
+         multipartcopymaxconcurrency: 100\n    multipartcopythresholdsize: 33554432\n    storageclass: STANDARD_IA\n    \
+         useragent: mine\n    usedualstack: true\n    accelerate: true\n    objectacl: private\n    loglevel: debug\n    maxretries: 3",
+        secret.path.display()
+    ));
+    let config = load(&text).unwrap();
+    let BlobPlace::Bucket(s3) = &config.storage.blobs else { panic!("{:?}", config.storage) };
+    assert_eq!((s3.bucket.as_str(), s3.root.as_str(), s3.region.as_str()), ("layers", "/a/b", "eu-west-1"));
+    assert_eq!(s3.endpoint.as_deref(), Some("http://minio:9000"));
+    assert!(s3.path_style && s3.skip_verify && s3.dual_stack && s3.accelerate && s3.session_token.is_some());
+    assert_eq!((s3.chunk, s3.copy_chunk, s3.copy_threshold), (10 << 20, 32 << 20, 32 << 20));
+    assert_eq!((s3.copy_concurrency, s3.max_retries), (100, 3));
+    assert_eq!((s3.storage_class.as_deref(), s3.user_agent.as_deref()), (Some("STANDARD_IA"), Some("mine")));
+    assert_eq!(s3.encryption, Some(twinport_blobs::Encryption::Kms("key".to_owned())));
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    let shown = config.show();
+    assert!(
+        !shown.contains("sesame") && !shown.contains("token\"") && !format!("{config:?}").contains("sesame"),
+        "{shown}"
+    );
+    let again = load(&shown.replace("***", "x").replace("host: \"db\"", "host: db")).unwrap();
+    let BlobPlace::Bucket(again) = &again.storage.blobs else { panic!("{shown}") };
+    assert_eq!(
+        (again.chunk, &again.encryption, &again.storage_class),
+        (s3.chunk, &s3.encryption, &s3.storage_class)
+    );
+}
+
+#[test]
+fn gitlabs_second_name_of_a_bucket_and_its_variables_are_the_same() {
+    let text = bucket("    bucket: layers\n    region: us-east-1").replace("  s3:", "  s3_v2:");
+    let config = load_with(
+        &text,
+        false,
+        &[("REGISTRY_STORAGE_S3_V2_ACCESSKEY", "id"), ("REGISTRY_STORAGE_S3_SECRETKEY", "x")],
+    );
+    let BlobPlace::Bucket(s3) = config.unwrap().storage.blobs else { panic!("no bucket") };
+    assert!(s3.keys.is_some() && s3.bucket == "layers");
+    let both = text.replace("  s3_v2:", "  s3: {bucket: b}\n  s3_v2:");
+    assert!(refusal(&both).contains("storage.s3 and storage.s3_v2 are the same"), "{}", refusal(&both));
+}
+
+#[test]
+fn a_bucket_that_could_not_be_used_as_it_is_meant_is_refused() {
+    let sound = "    bucket: layers\n    region: us-east-1\n";
+    load(&bucket(sound)).unwrap();
+    for (keys, reason) in [
+        ("    bucket: layers\n", "region is missing"),
+        ("    region: us-east-1\n", "bucket is missing"),
+        (&format!("{sound}    accesskey: id\n"), "go together"),
+        (&format!("{sound}    keyid: k\n"), "encrypt is not"),
+        (&format!("{sound}    chunksize: 1000\n"), "chunksize is `1000`"),
+        (&format!("{sound}    objectacl: public-read\n"), "ACLs of objects are not set"),
+        (&format!("{sound}    v4auth: false\n"), "version 4 alone"),
+        (&format!("{sound}    secure: false\n"), "not asked in clear"),
+        (&format!("{sound}    regionendpoint: 'http://h/path'\n"), "must be a host"),
+        (
+            &format!("{sound}  filesystem: {{rootdirectory: /r}}\n"),
+            "keep one of storage.filesystem and storage.s3",
+        ),
+    ] {
+        let refusal = refusal(&bucket(keys));
+        assert!(refusal.contains(reason), "{keys}: {refusal}");
+    }
+    // Each node would open a database of its own, and take the others' blobs for nobody's (hazard S14).
+    let alone = bucket(sound).replace(POSTGRES, "");
+    assert!(refusal(&alone).contains("database.enabled"), "{}", refusal(&alone));
+}
+
+#[test]
+fn clients_are_sent_to_the_bucket_for_twenty_minutes_unless_that_is_disabled() {
+    let redirect = |text: &str| {
+        load(&format!("version: 0.1\nstorage: {{redirect: {text}}}\n")).map(|c| c.storage.redirect)
+    };
+    assert_eq!(redirect("{disable: false}").unwrap().unwrap().as_secs(), 1200);
+    assert_eq!(redirect("{disable: true}").unwrap(), None);
+    assert_eq!(redirect("{expirydelay: 1h}").unwrap().unwrap().as_secs(), 3600);
+    assert!(redirect("{expirydelay: 1s}").is_err());
 }

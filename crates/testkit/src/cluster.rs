@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use crate::{Balancer, Probing, SiteDatabase, SiteProcess};
+use crate::{Balancer, Probing, SiteBucket, SiteDatabase, SiteProcess};
 
 /// What holds the blobs of a cluster.
 #[derive(Clone, Debug)]
 pub enum SharedStore {
     /// A directory that every node has mounted.
     Directory(PathBuf),
+    Bucket(SiteBucket),
 }
 
 /// A site of several nodes.
@@ -52,6 +53,9 @@ impl Cluster {
         count: usize,
         environment: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
+        if let SharedStore::Directory(root) = &store {
+            std::fs::create_dir_all(root).context("the shared store")?;
+        }
         let mut nodes = Vec::with_capacity(count);
         for number in 1..=count {
             let data = folder.join(format!("{name}-{number}"));
@@ -64,9 +68,7 @@ impl Cluster {
             let name = format!("{name}-{number}");
             let own = [("REGISTRY_HTTP_HOST", url.as_str()), ("TWINPORT_NODE", name.as_str())];
             node.set_environment(own.iter().chain(environment));
-            let SharedStore::Directory(root) = &store;
-            std::fs::create_dir_all(root).context("the shared store")?;
-            node.set_blobs(root);
+            node.set_store(store.clone());
             node.spawn()?;
         }
         let mut cluster = Self { balancer, nodes, store };

@@ -74,7 +74,7 @@ fn is_owned_by_name(name: &str) -> bool {
             | "lock"
             | "twinport.sock"
             | "blobs/twinport/incarnation"
-    )
+    ) || (name.starts_with("blobs/twinport/journal/") && name.ends_with(".journal"))
 }
 
 fn is_an_upload(name: &str, uploads: &BTreeSet<String>) -> bool {

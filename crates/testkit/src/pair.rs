@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::{SiteDatabase, SiteProcess, TcpProxy, postgres_database};
+use crate::{SiteBucket, SiteDatabase, SiteProcess, TcpProxy, postgres_database};
 
 /// Names another program than the one that the tests were built with: a release build, for figures.
 pub const BINARY_VARIABLE: &str = "TWINPORT_BINARY";
@@ -33,9 +33,23 @@ impl Pair {
     /// # Errors
     /// When one does not get ready; the text has its log.
     pub fn apart(built: &str, primary: SiteDatabase, secondary: SiteDatabase) -> anyhow::Result<Self> {
+        Self::apart_on(built, (primary, None), (secondary, None))
+    }
+
+    /// [`Self::apart`], with a bucket for the blobs of a site that has one.
+    ///
+    /// # Errors
+    /// When one does not get ready; the text has its log.
+    pub fn apart_on(
+        built: &str,
+        primary: (SiteDatabase, Option<SiteBucket>),
+        secondary: (SiteDatabase, Option<SiteBucket>),
+    ) -> anyhow::Result<Self> {
         let (folder, program) = (tempfile::tempdir()?, program(built));
-        let primary = SiteProcess::start(&program, &folder.path().join("paris"), primary)?;
-        let secondary = SiteProcess::start(&program, &folder.path().join("tokyo"), secondary)?;
+        let start = |name, (database, bucket)| {
+            SiteProcess::start_on(&program, &folder.path().join(name), database, bucket)
+        };
+        let (primary, secondary) = (start("paris", primary)?, start("tokyo", secondary)?);
         let link = TcpProxy::to(primary.address())?;
         Ok(Self { primary, secondary, link, folder })
     }

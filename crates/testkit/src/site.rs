@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::{Field, records};
+use crate::{Field, ObjectServer, SharedStore, records};
 
 /// How long a start may take on a loaded machine.
 const START: Duration = Duration::from_secs(60);
@@ -30,6 +30,25 @@ pub enum SiteDatabase {
     Postgres(String),
 }
 
+/// A bucket in which a site keeps its blobs, on a server of [`ObjectServer`]'s keys.
+#[derive(Clone, Debug)]
+pub struct SiteBucket {
+    /// `http://127.0.0.1:PORT`
+    pub endpoint: String,
+    /// A prefix of the site's own.
+    pub root: String,
+    /// Whether clients are sent to the bucket for their blobs.
+    pub redirect: bool,
+}
+
+impl SiteBucket {
+    /// A prefix that no other test uses.
+    #[must_use]
+    pub fn at(endpoint: String) -> Self {
+        Self { endpoint, root: format!("/sites/{:016x}", rand::random::<u64>()), redirect: true }
+    }
+}
+
 /// A running or killed `twinport serve`.
 #[derive(Debug)]
 pub struct SiteProcess {
@@ -39,7 +58,7 @@ pub struct SiteProcess {
     database: SiteDatabase,
     environment: Vec<(String, String)>,
     /// Where blobs are kept, if not in the data directory.
-    blobs: Option<PathBuf>,
+    store: Option<SharedStore>,
     child: Option<Child>,
 }
 
@@ -70,6 +89,22 @@ impl SiteProcess {
         Ok(site)
     }
 
+    /// Starts a site that keeps its blobs in a bucket, where one is given, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it ends or does not get ready; the text has its log. A bucket needs PostgreSQL.
+    pub fn start_on(
+        binary: &Path,
+        data: &Path,
+        database: SiteDatabase,
+        bucket: Option<SiteBucket>,
+    ) -> anyhow::Result<Self> {
+        let mut site = Self::unstarted(binary, data, database)?;
+        site.store = bucket.map(SharedStore::Bucket);
+        site.start_again()?;
+        Ok(site)
+    }
+
     /// Starts a site without waiting, so that something can happen to its very first start.
     ///
     /// # Errors
@@ -92,7 +127,7 @@ impl SiteProcess {
             address: free_address()?,
             database,
             environment: Vec::new(),
-            blobs: None,
+            store: None,
             child: None,
         })
     }
@@ -107,8 +142,8 @@ impl SiteProcess {
     }
 
     /// Where it keeps its blobs from its next start on.
-    pub(crate) fn set_blobs(&mut self, root: &Path) {
-        self.blobs = Some(root.to_owned());
+    pub(crate) fn set_store(&mut self, store: SharedStore) {
+        self.store = Some(store);
     }
 
     /// Starts a killed site on the same address and data, and waits until it is ready.
@@ -376,8 +411,8 @@ impl SiteProcess {
         self.data.with_extension("log")
     }
 
-    fn blobs_root(&self) -> PathBuf {
-        self.blobs.clone().unwrap_or_else(|| self.data.join("blobs"))
+    fn store(&self) -> SharedStore {
+        self.store.clone().unwrap_or_else(|| SharedStore::Directory(self.data.join("blobs")))
     }
 
     fn site_arguments(&self) -> anyhow::Result<Vec<String>> {
@@ -385,7 +420,7 @@ impl SiteProcess {
         let mut arguments = vec!["--data".to_owned(), data, "--addr".to_owned(), self.address.to_string()];
         if let SiteDatabase::Postgres(url) = &self.database {
             let config = self.data.with_extension("yml");
-            std::fs::write(&config, postgres_config(url, self.blobs_root())?)?;
+            std::fs::write(&config, postgres_config(url, &self.store())?)?;
             arguments.extend(["--config".to_owned(), config.to_string_lossy().into_owned()]);
         }
         Ok(arguments)
@@ -420,17 +455,28 @@ fn processor_ms_of(pid: u32) -> u64 {
     fields.filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * MS_PER_TICK
 }
 
-fn postgres_config(url: &str, root: PathBuf) -> anyhow::Result<String> {
+fn postgres_config(url: &str, store: &SharedStore) -> anyhow::Result<String> {
     let rest = url.strip_prefix("postgres://").context("a postgres:// URL")?;
     let (account, rest) = rest.split_once('@').context("a user")?;
     let (host, database) = rest.split_once('/').context("a database")?;
     let (host, port) = host.split_once(':').context("a port")?;
     let (user, password) = account.split_once(':').unwrap_or((account, ""));
+    let storage = match store {
+        SharedStore::Directory(root) => format!("filesystem: {{rootdirectory: {}}}", root.display()),
+        SharedStore::Bucket(SiteBucket { endpoint, root, redirect }) => format!(
+            "s3: {{bucket: {}, region: {}, regionendpoint: '{endpoint}', forcepathstyle: true, rootdirectory: {root}, \
+             accesskey: {}, secretkey: {}}}\n  redirect: {{disable: {}}}",
+            ObjectServer::BUCKET,
+            ObjectServer::REGION,
+            ObjectServer::ACCESS_KEY,
+            ObjectServer::SECRET_KEY,
+            !redirect
+        ),
+    };
     Ok(format!(
-        "version: 0.1\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
+        "version: 0.1\nstorage:\n  {storage}\n  delete: {{enabled: true}}\n\
          database: {{enabled: true, host: {host}, port: {port}, dbname: {database}, user: {user}, \
-         password: \"{password}\", sslmode: disable}}\n",
-        root.display()
+         password: \"{password}\", sslmode: disable}}\n"
     ))
 }
 

@@ -30,5 +30,24 @@ pub async fn expire_uploads(metadata: &Metadata, blobs: &Blobs, before_us: i64) 
         }
     }
     while metadata.forget_ended_uploads(PAGE).await? == u64::from(PAGE) {}
+    clean_shared(metadata, blobs, before_us).await?;
     Ok(expired)
+}
+
+/// What crashes left in a store that several nodes share: told by its age, as there is no start that is alone.
+async fn clean_shared(metadata: &Metadata, blobs: &Blobs, before_us: i64) -> Result<()> {
+    for spool in blobs.stale_spools(before_us).await? {
+        let is_open = match &spool {
+            SpoolName::Upload(id) => metadata.upload_exists(id).await?,
+            SpoolName::Transfer(_) | SpoolName::Put(..) => false,
+        };
+        if !is_open {
+            blobs.discard(&spool).await?;
+        }
+    }
+    let aborted = blobs.abort_stale_uploads(before_us).await?;
+    if aborted > 0 {
+        tracing::info!(aborted, "ended uploads in parts that were never completed");
+    }
+    Ok(())
 }

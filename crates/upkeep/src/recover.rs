@@ -3,6 +3,10 @@
 //!
 //! **Architecture invariant:** a spool keeps its name until the commit, so leftover spools name everything that
 //! may be unowned, and no scan of the blobs is needed.
+//!
+//! In a directory that other nodes have open, locks tell what they are at work on. A bucket has none, so it is left alone:
+//! what a node is about to commit looks the same there. `expire` removes by age what is abandoned, and `scrub` finds what
+//! nothing owns.
 
 use twinport_blobs::{Blobs, LeftoverSpool, SpoolName};
 use twinport_metadata::Metadata;
@@ -32,6 +36,9 @@ pub struct RecoveryReport {
 /// What the database or the disk says; running it again goes on.
 pub async fn recover(metadata: &Metadata, blobs: &Blobs, alone: bool) -> Result<RecoveryReport> {
     let mut report = RecoveryReport::default();
+    if blobs.is_shared() {
+        return Ok(report);
+    }
     for spool in blobs.spools().await? {
         let unpublished_session = matches!(spool.name, SpoolName::Upload(_)) && spool.links == 1;
         if unpublished_session && !alone {
@@ -81,7 +88,7 @@ async fn digests_of(blobs: &Blobs, spool: &LeftoverSpool) -> Result<Vec<Digest>>
     }
     let mut digests = Vec::new();
     for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-        digests.push(blobs.rehash(&spool.name, spool.len, algorithm).await?.hasher.finish());
+        digests.push(blobs.rehash(&spool.name, spool.len, algorithm, None).await?.hasher.finish());
     }
     Ok(digests)
 }

@@ -116,16 +116,13 @@ async fn check_page(
 async fn find_unowned(metadata: &Metadata, blobs: &Blobs, report: &mut ScrubReport) -> Result<()> {
     let mut stored = std::pin::pin!(blobs.scan());
     while let Some((digest, _)) = stored.try_next().await? {
-        // A blob that is being pushed has its file before its row: the spool says so, and it is no finding.
-        if metadata.blob_is_known(&digest).await?.is_none() && !being_published(blobs, &digest).await? {
+        // A blob that is being pushed has its file before its row, and is no finding.
+        let now_us = metadata.clock().now_us();
+        if metadata.blob_is_known(&digest).await?.is_none()
+            && !blobs.may_await_commit(&digest, now_us).await?
+        {
             report.add(Finding { digest, kind: FindingKind::Unowned, repositories: Vec::new() });
         }
     }
     Ok(())
-}
-
-/// Whether some spool still has a second link, which may be this blob's.
-async fn being_published(blobs: &Blobs, digest: &Digest) -> Result<bool> {
-    let spools = blobs.spools().await?;
-    Ok(spools.iter().any(|spool| spool.links > 1 && spool.name.digest().is_none_or(|known| known == *digest)))
 }

@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use twinport_blobs::{Blobs, Progress, SpoolName};
+use twinport_blobs::{Blobs, Hidden, Progress, S3Settings, SpoolName};
 use twinport_metadata::{Actor, Clock, CommitBlob, Database, Metadata, OpenOptions, UploadSession};
-use twinport_oci::{Algorithm, Digest, RepositoryName};
+use twinport_oci::{Algorithm, Digest, RepositoryName, UploadId};
+use twinport_testkit::{ObjectServer, ObjectServerKind, object_server};
 use twinport_upkeep::{FindingKind, RecoveryReport, expire_uploads, recover, scrub};
 
 struct Fixture {
@@ -22,6 +23,22 @@ impl Fixture {
         let metadata = Metadata::open(OpenOptions { database, clock: Clock::System }).await.unwrap();
         let blobs = Blobs::open_local(directory.path().join("blobs")).await.unwrap();
         Self { directory, metadata, blobs }
+    }
+
+    /// A site whose blobs are in a bucket, which other nodes may have open; none where there is no server for it.
+    async fn in_a_bucket() -> Option<Self> {
+        let server =
+            tokio::task::spawn_blocking(|| object_server(ObjectServerKind::Versity)).await.unwrap()?;
+        let keys = (ObjectServer::ACCESS_KEY.to_owned(), Hidden::new(ObjectServer::SECRET_KEY));
+        let settings = S3Settings {
+            endpoint: Some(server.url()),
+            path_style: true,
+            root: format!("/upkeep/{}", UploadId::new()),
+            keys: Some(keys),
+            ..S3Settings::new(ObjectServer::BUCKET, ObjectServer::REGION)
+        };
+        let blobs = Blobs::open_s3(settings).await.unwrap();
+        Some(Self { blobs, ..Self::new().await })
     }
 
     async fn store(&self, content: &'static [u8]) -> Digest {
@@ -114,7 +131,7 @@ async fn an_open_session_survives_even_when_it_was_published_already() {
 #[tokio::test]
 async fn a_spool_of_no_session_is_removed() {
     let site = Fixture::new().await;
-    site.append(&SpoolName::Upload(twinport_oci::UploadId::new()), b"left").await;
+    site.append(&SpoolName::Upload(UploadId::new()), b"left").await;
     let report = recover(&site.metadata, &site.blobs, true).await.unwrap();
     assert_eq!(report, RecoveryReport { kept: 0, discarded: 1, unpublished: 0, elsewhere: 0 });
 }
@@ -164,4 +181,27 @@ async fn s6_scrub_finds_flipped_truncated_missing_and_unowned_blobs_and_names_th
             .filter(|found| found.digest != unowned)
             .all(|found| found.repositories == [repository()])
     );
+}
+
+#[tokio::test]
+async fn a_bucket_is_cleaned_by_age_alone_as_other_nodes_may_be_at_work() {
+    let Some(site) = Fixture::in_a_bucket().await else { return };
+    // What another node is about to commit, what it is writing, and what nobody will come back to, all look the same.
+    let digest = Digest::sha256(b"soon");
+    site.blobs.put(&digest, Bytes::from_static(b"soon")).await.unwrap();
+    let open = SpoolName::Upload(site.begin_upload().await.id);
+    let (left, transfer) = (SpoolName::Upload(UploadId::new()), SpoolName::Transfer(digest));
+    for spool in [&open, &left, &transfer] {
+        site.append(spool, b"bytes").await;
+    }
+    assert_eq!(recover(&site.metadata, &site.blobs, false).await.unwrap(), RecoveryReport::default());
+    let report = scrub(&site.metadata, &site.blobs, |_| {}).await.unwrap();
+    assert_eq!(report.findings, []);
+    assert_eq!(expire_uploads(&site.metadata, &site.blobs, 0).await.unwrap(), 0);
+    assert_eq!(site.blobs.spools().await.unwrap().len(), 3);
+    assert_eq!(site.blobs.stat(&digest).await.unwrap(), Some(4));
+    // Later: only the session that metadata knows to be open keeps its bytes, until it expires itself.
+    let later_us = site.metadata.clock().now_us() + 60_000_000;
+    assert_eq!(expire_uploads(&site.metadata, &site.blobs, later_us).await.unwrap(), 1);
+    assert_eq!(site.blobs.spools().await.unwrap(), []);
 }

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use futures_util::stream::{Stream, StreamExt};
+use futures_util::stream::Stream;
 use rustix::io::{pwritev, retry_on_intr};
 use tokio::task::{JoinHandle, spawn_blocking};
 use twinport_oci::Hasher;
 
 use super::{Claim, LocalBlobs, blocking, joined};
 use crate::batch::{self, Batch, Pieces};
+use crate::gather::{Filled, fill};
 use crate::{Appended, Error, Progress, Result, SpoolName};
 
 /// A body that ends within this many bytes costs one hop.
@@ -26,12 +27,6 @@ const FLUSH_EVERY: u64 = 16 << 20;
 const MAX_SLICES: usize = 1024;
 
 const APPENDING: &str = "appending to a spool";
-
-enum Filled<E> {
-    Full,
-    Ended,
-    Broken(E),
-}
 
 impl LocalBlobs {
     pub(crate) async fn append<S, E>(
@@ -58,39 +53,6 @@ impl LocalBlobs {
         let progress = blocking(APPENDING, move || claim.append_short(at, &pieces)).await?;
         Ok(Appended { progress, broken: filled.broken() })
     }
-}
-
-impl<E> Filled<E> {
-    fn broken(self) -> Option<E> {
-        match self {
-            Self::Broken(e) => Some(e),
-            Self::Full | Self::Ended => None,
-        }
-    }
-}
-
-/// Gathers from `body` until `batch` holds `target` bytes, or the body ends or breaks.
-async fn fill<S, E>(
-    body: &mut Pin<&mut S>,
-    batch: &mut Batch,
-    target: usize,
-    room: &mut u64,
-    limit: u64,
-) -> Result<Filled<E>>
-where
-    S: Stream<Item = Result<Bytes, E>>,
-{
-    while batch.len() < target {
-        match body.next().await {
-            Some(Ok(piece)) => {
-                *room = room.checked_sub(piece.len() as u64).ok_or(Error::SizeExceeded { limit })?;
-                batch.push(piece);
-            }
-            Some(Err(e)) => return Ok(Filled::Broken(e)),
-            None => return Ok(Filled::Ended),
-        }
-    }
-    Ok(Filled::Full)
 }
 
 impl Claim {

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
 
 use parking_lot::Mutex;
@@ -13,7 +14,8 @@ use rustix::fs::{AtFlags, Mode, OFlags, linkat, openat, unlinkat};
 use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
-use super::{LocalBlobs, blocking};
+use super::file_system::{Flushing, Sharing, is_local};
+use super::{LocalBlobs, PLACING_LOCKS, blocking};
 use crate::layout::{ALGORITHMS, BLOBS, SPOOL, prefixes};
 use crate::{Error, Result, SyncPolicy};
 
@@ -29,12 +31,14 @@ impl LocalBlobs {
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::NoSpace`] where directories cannot be made, [`Error::HardLinks`] where link(2) does not work.
-    pub async fn open(root: PathBuf) -> Result<Arc<Self>> {
-        blocking("opening the blob store", move || Self::open_blocking(root, SyncPolicy::of_this_build()))
-            .await
+    pub async fn open(root: PathBuf, sharing: Sharing) -> Result<Arc<Self>> {
+        blocking("opening the blob store", move || {
+            Self::open_blocking(root, sharing, SyncPolicy::of_this_build())
+        })
+        .await
     }
 
-    fn open_blocking(root: PathBuf, sync: SyncPolicy) -> Result<Arc<Self>> {
+    fn open_blocking(root: PathBuf, sharing: Sharing, sync: SyncPolicy) -> Result<Arc<Self>> {
         if !sync.is_durable() {
             tracing::warn!(root = %root.display(), "this build does not sync: a power cut loses acknowledged blobs");
         }
@@ -46,20 +50,28 @@ impl LocalBlobs {
         }
         make_chain(&spool, sync)?;
         let cores = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
+        let directory = open_directory(&blobs)?;
+        let is_local = is_local(&directory).map_err(|e| Error::io("looking at", &blobs, e))?;
+        // What one node acknowledges has to be every node's, also when that one is gone and takes its journal's turn along.
+        let journaled = sync.is_durable() && sharing == Sharing::Alone;
         let store = Self {
-            blobs: open_directory(&blobs)?.into(),
+            blobs: directory.into(),
             spool: open_directory(&spool)?.into(),
             root,
             sync,
+            sharing,
+            flushing: Flushing::of(is_local),
+            journal: if journaled { OnceLock::new() } else { OnceLock::from(None) },
             busy: Mutex::new(HashSet::new()),
             held: Mutex::new(HashMap::new()),
-            placing: std::array::from_fn(|_| Mutex::new(())),
+            placing: std::iter::repeat_with(|| Mutex::new(())).take(PLACING_LOCKS).collect(),
             puts: Mutex::new(HashMap::new()),
             appending: AtomicUsize::new(0),
             batches: Arc::new(Semaphore::new(cores)),
         };
         store.drop_replacing()?;
         store.probe_links()?;
+        store.replay_journals()?;
         Ok(Arc::new(store))
     }
 

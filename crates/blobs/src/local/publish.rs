@@ -3,20 +3,20 @@
 //! published file is replaced as a whole or not at all.
 
 use std::collections::hash_map::Entry;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::fs::{AtFlags, FlockOperation, Mode, flock, linkat, mkdirat, renameat, statat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, linkat, mkdirat, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 use twinport_oci::Digest;
 use uuid::Uuid;
 
 use super::open::REPLACING;
-use super::{LocalBlobs, blocking};
-use crate::layout::BlobPath;
+use super::{LocalBlobs, Put, blocking};
+use crate::layout::{BlobPath, SPOOL};
 use crate::{Error, Result, SpoolName};
 
 /// How often a directory may vanish (an unpublish of the same digest) between making it and linking into it.
@@ -33,15 +33,14 @@ impl LocalBlobs {
         let claim = self.claim(spool)?;
         let (spool, digest) = (*spool, *digest);
         blocking("publishing a blob", move || {
-            let file = claim.store.open_locked(&spool)?;
-            let stat = file.metadata().map_err(|e| claim.store.spool_error("looking at", &spool, e))?;
-            let actual = stat.len();
-            if actual != size {
-                return Err(Error::SizeMismatch { spool, expected: size, actual });
-            }
             // Before it has its name: from then on it must not look like a leftover to another node.
-            claim.store.hold(&spool, file);
-            claim.store.place(&spool, stat.ino(), &digest).inspect_err(|_| claim.store.release(&spool))
+            let (actual, ino) = claim.store.hold_whole(&spool)?;
+            let placed = if actual == size {
+                claim.store.place(&spool, ino, &digest)
+            } else {
+                Err(Error::SizeMismatch { spool, expected: size, actual })
+            };
+            placed.inspect_err(|_| claim.store.release(&spool))
         })
         .await
     }
@@ -54,13 +53,14 @@ impl LocalBlobs {
             if actual != digest {
                 return Err(Error::DigestMismatch { expected: digest, actual: Box::new(actual) });
             }
-            let spool = SpoolName::Put(digest, Uuid::new_v4());
-            let placed = store
-                .write_spool(&spool, &bytes)
-                .map_err(|e| store.spool_error("writing", &spool, e))
-                .and_then(|ino| store.place(&spool, ino, &digest));
-            if let Err(e) = placed {
+            let id = Uuid::new_v4();
+            let spool = SpoolName::Put(digest, id);
+            if store.put_journaled(&digest, id, &bytes) {
+                return Ok(spool);
+            }
+            if let Err(e) = store.write_and_place(&spool, &digest, &bytes) {
                 store.discard_blocking(&spool)?;
+                store.forget_refused(&digest);
                 return Err(e);
             }
             Ok(spool)
@@ -68,9 +68,67 @@ impl LocalBlobs {
         .await
     }
 
+    /// Stores a blob by way of the journal; false where that was not to be had.
+    fn put_journaled(self: &Arc<Self>, digest: &Digest, id: Uuid, bytes: &Bytes) -> bool {
+        let Some(journal) = self.journal_for(bytes.len()) else { return false };
+        // Over both, so that of a put and a removal the journal and the directory tell the same order.
+        let _alone = self.placing(digest);
+        let Some(_placing) = journal.store(digest, id, bytes) else { return false };
+        if let Err(error) = self.place_unsynced(digest, id, bytes) {
+            tracing::debug!(%digest, %error, "a journaled blob could not be placed");
+            return false;
+        }
+        let put = Put { id, len: bytes.len() as u64, named: false };
+        if let Some(earlier) = self.puts.lock().insert(*digest, put)
+            && earlier.named
+            && let Err(error) = self.unlink_spool(&SpoolName::Put(*digest, earlier.id))
+        {
+            tracing::warn!(%digest, %error, "could not remove an earlier spool: the next start will");
+        }
+        true
+    }
+
+    /// A put that failed may have its bytes in the journal: the next start is not to put them in place, least of all on a disk
+    /// that is full.
+    fn forget_refused(&self, digest: &Digest) {
+        let Some(Some(journal)) = self.journal.get() else { return };
+        let _alone = self.placing(digest);
+        // One that stands there may be what an earlier put acknowledged.
+        if self.stat_blocking(digest).is_ok_and(|standing| standing.is_none()) && !journal.forget(digest) {
+            tracing::warn!(%digest, "a blob that was refused stays in the journal: the next start puts it in place, unowned");
+        }
+    }
+
+    /// Writes a blob where it belongs. Nothing is synced: the journal has its bytes.
+    fn place_unsynced(&self, digest: &Digest, id: Uuid, bytes: &[u8]) -> io::Result<()> {
+        let path = BlobPath::of(digest);
+        let beside = path.beside(id);
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        // The caller keeps removals of this digest out, and no other process has the store.
+        match mkdirat(&self.blobs, path.directory(), Mode::from_raw_mode(0o777)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let mut file = File::from(openat(&self.blobs, &beside, flags, Mode::from_raw_mode(0o666))?);
+        let placed = file.write_all(bytes).and_then(|()| {
+            // Over one that stands there, as any publish: it may be the bad copy that this one repairs (hazard S6).
+            Ok(renameat(&self.blobs, &beside, &self.blobs, path.data())?)
+        });
+        placed.inspect_err(|_| {
+            let _may_be_gone = unlinkat(&self.blobs, &beside, AtFlags::empty());
+            let _empty_or_in_use = unlinkat(&self.blobs, path.directory(), AtFlags::REMOVEDIR);
+        })
+    }
+
+    /// Stores a blob by way of a spool, which keeps its name.
+    pub(super) fn write_and_place(&self, spool: &SpoolName, digest: &Digest, bytes: &[u8]) -> Result<()> {
+        let ino = self.write_spool(spool, bytes).map_err(|e| self.spool_error("writing", spool, e))?;
+        self.place(spool, ino, digest)
+    }
+
     fn write_spool(&self, spool: &SpoolName, bytes: &[u8]) -> io::Result<u64> {
         let mut file = OpenOptions::new().write(true).create_new(true).open(self.spool_path(spool))?;
-        flock(&file, FlockOperation::LockExclusive)?;
+        self.lock_new(&file)?;
         file.write_all(bytes)?;
         self.sync.file(&file)?;
         let ino = file.metadata()?.ino();
@@ -103,8 +161,10 @@ impl LocalBlobs {
     /// The put that this one makes superfluous: one spool is enough to name a digest after a crash. Without this, each
     /// try of a push whose commit fails (a full database) would leave another copy of the bytes.
     fn supersede(&self, spool: &SpoolName) -> Option<SpoolName> {
-        let SpoolName::Put(digest, _) = spool else { return None };
-        self.puts.lock().insert(*digest, *spool)
+        let SpoolName::Put(digest, id) = spool else { return None };
+        // Its length is that of its spool.
+        let earlier = self.puts.lock().insert(*digest, Put { id: *id, len: 0, named: true })?;
+        (earlier.named && earlier.id != *id).then_some(SpoolName::Put(*digest, earlier.id))
     }
 
     /// True where no file had the name before. One that had it is replaced, never trusted: it may be the bad copy
@@ -176,15 +236,28 @@ impl LocalBlobs {
         let (store, digest) = (self.clone(), *digest);
         blocking("removing a blob", move || {
             let path = BlobPath::of(&digest);
-            let _alone = store.placing(&digest);
-            let _no_names = store.lock_removals().map_err(|e| store.blob_error("removing", &path, e))?;
-            store.remove_durably(&path)
+            {
+                let _alone = store.placing(&digest);
+                let _no_names = store.lock_removals().map_err(|e| store.blob_error("removing", &path, e))?;
+                store.take_away(&digest, &path)?;
+            }
+            store.sync_removal(&path)
         })
         .await
     }
 
-    pub(super) fn remove_durably(&self, path: &BlobPath) -> Result<()> {
-        self.remove(path).map_err(|e| self.blob_error("removing", path, e))?;
+    /// Removes a published file, and keeps the journal from putting it back. The caller keeps names of it from being given.
+    pub(super) fn take_away(&self, digest: &Digest, path: &BlobPath) -> Result<()> {
+        if let Some(Some(journal)) = self.journal.get()
+            && !journal.forget(digest)
+        {
+            let error = io::Error::other("its removal could not be written to the journal");
+            return Err(self.blob_error("removing", path, error));
+        }
+        self.remove(path).map_err(|e| self.blob_error("removing", path, e))
+    }
+
+    pub(super) fn sync_removal(&self, path: &BlobPath) -> Result<()> {
         let failed = |e| self.blob_error("syncing the directories of", path, e);
         match self.sync.directory_at(&self.blobs, path.directory()) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
@@ -194,17 +267,39 @@ impl LocalBlobs {
     }
 
     pub(super) fn discard_blocking(&self, spool: &SpoolName) -> Result<()> {
-        if let SpoolName::Put(digest, _) = spool
-            && let Entry::Occupied(newest) = self.puts.lock().entry(*digest)
-            && newest.get() == spool
-        {
-            newest.remove();
+        match self.forget_put(spool) {
+            Some(put) if !put.named => Ok(()),
+            // Whoever works on it at another node discards it there.
+            _ if self.is_elsewhere(spool) => Ok(()),
+            _ => self.unlink_spool(spool),
         }
-        // Whoever works on it at another node discards it there.
-        if self.is_elsewhere(spool) { Ok(()) } else { self.unlink_spool(spool) }
     }
 
-    fn unlink_spool(&self, spool: &SpoolName) -> Result<()> {
+    /// The put that a spool stands for, which is outstanding no more.
+    pub(super) fn forget_put(&self, spool: &SpoolName) -> Option<Put> {
+        let SpoolName::Put(digest, id) = spool else { return None };
+        match self.puts.lock().entry(*digest) {
+            Entry::Occupied(newest) if newest.get().id == *id => Some(newest.remove()),
+            _ => None,
+        }
+    }
+
+    /// Gives a published file a spool's name beside its own.
+    pub(super) fn name_published(&self, spool: &SpoolName, digest: &Digest) -> Result<()> {
+        let path = BlobPath::of(digest);
+        match linkat(&self.blobs, path.data(), &self.spool, spool.file_name(), AtFlags::empty()) {
+            // Without its file it names nothing.
+            Ok(()) | Err(Errno::EXIST | Errno::NOENT) => Ok(()),
+            Err(e) => Err(self.spool_error("linking", spool, e)),
+        }
+    }
+
+    pub(super) fn sync_spool_directory(&self) -> Result<()> {
+        let synced = self.sync.directory(&self.spool);
+        synced.map_err(|e| Error::io("syncing", self.root.join(SPOOL), e))
+    }
+
+    pub(super) fn unlink_spool(&self, spool: &SpoolName) -> Result<()> {
         match unlinkat(&self.spool, spool.file_name(), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {
                 self.held.lock().remove(spool);

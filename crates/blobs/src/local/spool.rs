@@ -63,13 +63,16 @@ impl LocalBlobs {
     }
 
     pub(crate) async fn discard(self: &Arc<Self>, spool: &SpoolName) -> Result<()> {
+        if self.forget_put(spool).is_some_and(|put| !put.named) {
+            return Ok(());
+        }
         let (store, spool) = (self.clone(), *spool);
         blocking("discarding a spool", move || store.discard_blocking(&spool)).await
     }
 
     /// See [`crate::Blobs::settle`].
     pub(crate) async fn settle(self: &Arc<Self>, digest: &Digest) -> Result<()> {
-        let put = self.puts.lock().get(digest).copied();
+        let put = self.puts.lock().get(digest).map(|put| SpoolName::Put(*digest, put.id));
         for spool in put.into_iter().chain([SpoolName::Transfer(*digest)]) {
             self.discard(&spool).await?;
         }
@@ -95,6 +98,10 @@ impl LocalBlobs {
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                     Err(e) => return Err(failed(e)),
                 }
+            }
+            // Those that the journal tells of.
+            for (digest, put) in store.puts.lock().iter().filter(|(_, put)| !put.named) {
+                spools.push(LeftoverSpool { name: SpoolName::Put(*digest, put.id), len: put.len, links: 2 });
             }
             spools.sort_unstable_by_key(|spool| spool.name);
             Ok(spools)

@@ -56,7 +56,13 @@ pub(crate) async fn a_reader_keeps_its_bytes_when_the_blob_is_removed(stage: Sta
     stage.blobs.discard(&spool).await.unwrap();
     let file = stage.blobs.open(&digest).await.unwrap();
     stage.blobs.unpublish(&digest).await.unwrap();
-    assert!(collect(file.stream(0..file.size())).await == bytes);
+    if stage.root().is_some() {
+        assert!(collect(file.stream(0..file.size())).await == bytes);
+    } else {
+        // Object storage keeps nothing for readers that come later: an error then, and never a short blob.
+        let answers: Vec<_> = file.stream(0..file.size()).collect().await;
+        assert!(matches!(answers.last(), Some(Err(Error::NotFound(d))) if *d == digest), "{answers:?}");
+    }
 }
 
 pub(crate) async fn a_scan_finds_every_blob_in_order_and_nothing_else(stage: Stage) {

@@ -16,8 +16,9 @@ pub(crate) async fn a_spool_is_published_and_keeps_its_name(stage: Stage) {
     assert_eq!(stage.read(&digest).await, b"layer");
     let stage = stage.reopened().await;
     let spools = stage.blobs.spools().await.unwrap();
+    let links = if stage.root().is_some() { 2 } else { 1 };
     assert!(
-        matches!(spools[..], [left] if left.name == spool && left.len == 5 && left.links == 2),
+        matches!(spools[..], [left] if left.name == spool && left.len == 5 && left.links == links),
         "{spools:?}"
     );
     stage.blobs.discard(&spool).await.unwrap();
@@ -27,8 +28,11 @@ pub(crate) async fn a_spool_is_published_and_keeps_its_name(stage: Stage) {
 pub(crate) async fn a_published_spool_is_never_written_again(stage: Stage) {
     let (spool, digest) = stage.spooled(b"immutable").await;
     stage.blobs.publish(&spool, &digest, 9).await.unwrap();
-    let error = stage.blobs.append(&spool, start(), body(b"mutable", 7), 100).await.unwrap_err();
-    assert!(matches!(error, Error::SpoolPublished(name) if name == spool), "{error}");
+    let again = stage.blobs.append(&spool, start(), body(b"mutable", 7), 100).await;
+    if stage.root().is_some() {
+        let error = again.unwrap_err();
+        assert!(matches!(error, Error::SpoolPublished(name) if name == spool), "{error}");
+    }
     assert_eq!(stage.read(&digest).await, b"immutable");
 }
 
@@ -86,7 +90,10 @@ pub(crate) async fn s5_retries_of_a_put_that_was_never_committed_leave_one_spool
         stage.blobs.put(&digest, Bytes::from_static(b"again")).await.unwrap();
     }
     let spools = stage.blobs.spools().await.unwrap();
-    assert!(matches!(spools[..], [left] if left.links == 2), "{spools:?}");
+    match stage.root() {
+        Some(_) => assert!(matches!(spools[..], [left] if left.links == 2), "{spools:?}"),
+        None => assert_eq!(spools, []),
+    }
     stage.blobs.settle(&digest).await.unwrap();
     assert_eq!(stage.blobs.spools().await.unwrap(), []);
     assert_eq!(stage.read(&digest).await, b"again");
@@ -137,7 +144,8 @@ pub(crate) async fn s14_of_many_sites_that_claim_a_store_at_once_one_has_it(stag
     // Whoever comes later, or again, is told the same, and no claim leaves a file.
     assert_eq!(stage.blobs.claim_store(Uuid::from_u128(17)).await.unwrap(), owner);
     assert_eq!(stage.blobs.claim_store(owner).await.unwrap(), owner);
-    let left = std::fs::read_dir(stage.root.join("twinport")).unwrap();
+    let Some(root) = stage.root() else { return };
+    let left = std::fs::read_dir(root.join("twinport")).unwrap();
     let names: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
-    assert!(names.iter().all(|name| name == "incarnation" || name == "spool"), "{names:?}");
+    assert!(names.iter().all(|name| ["incarnation", "spool"].iter().any(|own| name == own)), "{names:?}");
 }

@@ -115,7 +115,10 @@ impl<U: Upstream> Inner<U> {
             tracing::debug!(%digest, offset = progress.offset, %failure, "a transfer broke off, resuming");
             pause(stalls).await;
         }
-        self.blobs.publish(spool, &digest, progress.offset).await.map_err(local)?;
+        match self.blobs.publish(spool, &digest, progress.offset).await {
+            Err(BlobsError::SpoolMissing(_)) if self.blobs.is_shared() => return Err(busy(&digest)),
+            published => published.map_err(local)?,
+        }
         self.records.store(digest, progress.offset).await.inspect_err(|_| self.blobs.release(spool))?;
         self.blobs.discard(spool).await.map_err(local)
     }
@@ -130,7 +133,7 @@ impl<U: Upstream> Inner<U> {
         let start = Progress::start(digest.algorithm());
         match self.blobs.spool_len(spool).await.map_err(local)? {
             Some(len) if len > 0 && size.is_none_or(|size| len <= size) => {
-                match self.blobs.rehash(spool, len, digest.algorithm()).await {
+                match self.blobs.rehash(spool, len, digest.algorithm(), None).await {
                     Ok(progress) => Ok(progress),
                     Err(BlobsError::SpoolMissing(_) | BlobsError::SpoolPublished(_)) => Ok(start),
                     Err(error) => Err(local(error)),
@@ -171,6 +174,8 @@ impl<U: Upstream> Inner<U> {
         let limit = total.unwrap_or(u64::MAX);
         let appended = match self.blobs.append(spool, progress.clone(), chunks, limit).await {
             Ok(appended) => appended,
+            // In a bucket nothing keeps another node from the same transfer, and it has come to its end.
+            Err(BlobsError::SpoolMissing(_)) if self.blobs.is_shared() => return Err(busy(digest)),
             Err(BlobsError::SpoolPublished(_) | BlobsError::SpoolMissing(_)) => {
                 self.blobs.discard(spool).await.map_err(local)?;
                 *progress = Progress::start(digest.algorithm());

@@ -1,6 +1,6 @@
 //! `doctor`: looks at configuration, storage, database, peers and clocks, and says what to do where something is not well.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use axum::{Json, extract::State};
 use twinport_geo::{SiteStanding, SitesStatus};
@@ -10,7 +10,11 @@ use super::{
     answer::Failed,
     types::{Check, Examination, ReplicationStatus, Verdict},
 };
-use crate::{config::DatabaseConfig, data_directory, site::RunningSite};
+use crate::{
+    config::{BlobPlace, DatabaseConfig},
+    data_directory,
+    site::RunningSite,
+};
 
 /// Below this much free space (bytes), or this share, a warning is due.
 const LITTLE_SPACE: u64 = 1 << 30;
@@ -45,26 +49,10 @@ fn config(site: &RunningSite) -> Vec<Check> {
 }
 
 async fn storage(site: &RunningSite) -> Vec<Check> {
-    let root = site.config.storage.root.clone();
-    let shown = root.display().to_string();
-    let mut checks = Vec::new();
-    match tokio::task::spawn_blocking(move || data_directory::space(&root)).await {
-        Ok(Ok((free, total))) => {
-            let little = free < LITTLE_SPACE || free.saturating_mul(LITTLE_SHARE) < total;
-            let figures = format!("{} MiB of {} MiB free in {shown}", free >> 20, total >> 20);
-            checks.push(if little {
-                check(
-                    "storage",
-                    Verdict::Warning,
-                    format!("{figures}: pushes fail when it is full, free some space"),
-                )
-            } else {
-                check("storage", Verdict::Ok, figures)
-            });
-        }
-        Ok(Err(error)) => checks.push(check("storage", Verdict::Failed, format!("{shown}: {error}"))),
-        Err(error) => checks.push(check("storage", Verdict::Failed, error.to_string())),
-    }
+    let mut checks = vec![match &site.config.storage.blobs {
+        BlobPlace::Directory(root) => room(root.clone()).await,
+        BlobPlace::Bucket(_) => bucket(site).await,
+    }];
     let marker = site.blobs.incarnation().await;
     let own = site.metadata.site().await;
     checks.push(match (marker, own) {
@@ -83,6 +71,32 @@ async fn storage(site: &RunningSite) -> Vec<Check> {
         (_, Err(error)) => check("storage", Verdict::Failed, error.to_string()),
     });
     checks
+}
+
+async fn room(root: PathBuf) -> Check {
+    let shown = root.display().to_string();
+    match tokio::task::spawn_blocking(move || data_directory::space(&root)).await {
+        Ok(Ok((free, total))) => {
+            let little = free < LITTLE_SPACE || free.saturating_mul(LITTLE_SHARE) < total;
+            let figures = format!("{} MiB of {} MiB free in {shown}", free >> 20, total >> 20);
+            if little {
+                let message = format!("{figures}: pushes fail when it is full, free some space");
+                check("storage", Verdict::Warning, message)
+            } else {
+                check("storage", Verdict::Ok, figures)
+            }
+        }
+        Ok(Err(error)) => check("storage", Verdict::Failed, format!("{shown}: {error}")),
+        Err(error) => check("storage", Verdict::Failed, error.to_string()),
+    }
+}
+
+async fn bucket(site: &RunningSite) -> Check {
+    let place = &site.config.storage.blobs;
+    match site.blobs.examine().await {
+        Ok(()) => check("storage", Verdict::Ok, format!("{place} can be listed, written and read")),
+        Err(error) => check("storage", Verdict::Failed, error.to_string()),
+    }
 }
 
 async fn database(site: &RunningSite) -> Vec<Check> {

@@ -25,7 +25,9 @@ pub(crate) fn overlay(
     ours.sort_by_key(|(name, _)| (name.len(), name.clone()));
     for (name, text) in ours {
         let origin = Origin::Variable(name.clone());
-        let Some(path) = path_of(&name["REGISTRY_".len()..]) else {
+        // GitLab's name of the same section.
+        let tail = name["REGISTRY_".len()..].replacen("STORAGE_S3_V2", "STORAGE_S3", 1);
+        let Some(path) = path_of(&tail) else {
             let message = "names no setting and is ignored".to_owned();
             findings.warnings.push(Problem::new(&origin, message));
             continue;

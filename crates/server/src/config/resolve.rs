@@ -9,7 +9,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::{
-    AuthConfig, Config, DatabaseConfig, GeoConfig, ListenAddress, LogConfig, LogFormat, Problem,
+    AuthConfig, BlobPlace, Config, DatabaseConfig, GeoConfig, ListenAddress, LogConfig, LogFormat, Problem,
     RetentionConfig, Secret, StorageConfig, UploadPurging,
     check::Findings,
     duration,
@@ -36,7 +36,11 @@ pub(crate) fn resolve(
         http: reader.http(),
         log: reader.log(),
         storage: StorageConfig {
-            root: root.unwrap_or_else(|| data.join("blobs")),
+            blobs: match reader.s3() {
+                Some(bucket) => BlobPlace::Bucket(Box::new(bucket)),
+                None => BlobPlace::Directory(root.unwrap_or_else(|| data.join("blobs"))),
+            },
+            redirect: reader.redirect(),
             // Without a file a stranger tries things out; a file keeps Distribution's default.
             delete_enabled: reader.boolean("storage.delete.enabled").unwrap_or(file.is_none()),
             upload_purging: reader.upload_purging(),
@@ -53,6 +57,7 @@ pub(crate) fn resolve(
         warnings: Vec::new(),
     };
     reader.refuse_open_network(&config);
+    reader.refuse_unshared_database(&config.database);
     config
 }
 
@@ -66,13 +71,13 @@ fn texts(value: &Value) -> Vec<Option<String>> {
     }
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     tree: &'a Node,
     findings: &'a mut Findings,
 }
 
 impl Reader<'_> {
-    fn problem(&mut self, path: &str, message: String) {
+    pub(super) fn problem(&mut self, path: &str, message: String) {
         let origin = self.tree.at(path).map_or(Origin::Line(1), |node| node.origin.clone());
         self.findings.problems.push(Problem::new(&origin, message));
     }
@@ -82,7 +87,7 @@ impl Reader<'_> {
         self.findings.warnings.push(Problem::new(&origin, message));
     }
 
-    fn text(&mut self, path: &str) -> Option<String> {
+    pub(super) fn text(&mut self, path: &str) -> Option<String> {
         let node = self.tree.at(path)?;
         if let Value::Scalar(text) = &node.value {
             return Some(text.clone());
@@ -124,7 +129,7 @@ impl Reader<'_> {
     }
 
     /// Whether a key holds anything.
-    fn is_set(&self, path: &str) -> bool {
+    pub(super) fn is_set(&self, path: &str) -> bool {
         match self.tree.at(path).map(|node| &node.value) {
             None | Some(Value::Null) => false,
             Some(Value::Scalar(text)) => !text.is_empty(),
@@ -133,7 +138,12 @@ impl Reader<'_> {
         }
     }
 
-    fn parsed<T>(&mut self, path: &str, wanted: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+    pub(super) fn parsed<T>(
+        &mut self,
+        path: &str,
+        wanted: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
         let text = self.text(path)?;
         let value = parse(&text);
         if value.is_none() {
@@ -142,7 +152,7 @@ impl Reader<'_> {
         value
     }
 
-    fn boolean(&mut self, path: &str) -> Option<bool> {
+    pub(super) fn boolean(&mut self, path: &str) -> Option<bool> {
         self.parsed(path, "true or false", |text| match text {
             "true" | "yes" | "on" => Some(true),
             "false" | "no" | "off" => Some(false),
@@ -247,19 +257,35 @@ impl Reader<'_> {
     }
 
     fn password(&mut self) -> Option<Secret> {
-        let inline = self.text("database.password");
-        let Some(path) = self.text("database.password_file") else { return inline.map(Secret) };
-        if inline.is_some() {
-            let message = "database.password and database.password_file are both set: keep one";
-            self.problem("database.password_file", message.to_owned());
+        self.secret_or_file("database.password", "database.password_file")
+    }
+
+    /// A secret of the configuration itself, or of a file that it names.
+    pub(super) fn secret_or_file(&mut self, inline: &str, file: &str) -> Option<Secret> {
+        let value = self.text(inline);
+        let Some(path) = self.text(file) else { return value.map(Secret) };
+        if value.is_some() {
+            self.problem(file, format!("{inline} and {file} are both set: keep one"));
         }
         match std::fs::read_to_string(&path) {
             Ok(text) => Some(Secret(text.trim_end_matches(['\n', '\r']).to_owned())),
             Err(error) => {
-                self.problem("database.password_file", format!("cannot read {path}: {error}"));
+                self.problem(file, format!("cannot read {path}: {error}"));
                 None
             }
         }
+    }
+
+    /// As in GitLab's registry: on for 20 minutes, for storage that clients can be sent to.
+    fn redirect(&mut self) -> Option<Duration> {
+        const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+        let disabled = self.boolean("storage.redirect.disable").unwrap_or(false);
+        let expiry = self.duration("storage.redirect.expirydelay").unwrap_or(Duration::from_secs(20 * 60));
+        if expiry < Duration::from_secs(60) || expiry > LONGEST {
+            let message = "storage.redirect.expirydelay must be from 1m to 168h, the most that S3 signs for";
+            self.problem("storage.redirect.expirydelay", message.to_owned());
+        }
+        (!disabled).then_some(expiry)
     }
 
     fn site_name(&mut self) -> Option<String> {

@@ -1,9 +1,11 @@
 //! The effective configuration as YAML that reads back, with every secret redacted.
 
 use super::{
-    AccountLimits, AccountsConfig, AuthConfig, Config, DatabaseConfig, HtpasswdConfig, KeySource, LogFormat,
-    MainAddress, duration,
+    AccountLimits, AccountsConfig, AuthConfig, BlobPlace, Config, DatabaseConfig, HtpasswdConfig, KeySource,
+    LogFormat, MainAddress, duration,
 };
+
+use twinport_blobs::{Encryption, S3Settings};
 
 const REDACTED: &str = "\"***\"";
 
@@ -56,10 +58,18 @@ impl Config {
             });
         }
         lines.push("storage:".to_owned());
-        lines.push(format!(
-            "  filesystem: {{rootdirectory: {}}}",
-            quoted(&self.storage.root.to_string_lossy())
-        ));
+        match &self.storage.blobs {
+            BlobPlace::Directory(root) => {
+                lines.push(format!("  filesystem: {{rootdirectory: {}}}", quoted(&root.to_string_lossy())));
+            }
+            BlobPlace::Bucket(bucket) => show_bucket(bucket, &mut lines),
+        }
+        lines.push(match self.storage.redirect {
+            Some(expiry) => {
+                format!("  redirect: {{disable: false, expirydelay: {}}}", duration::show(expiry))
+            }
+            None => "  redirect: {disable: true}".to_owned(),
+        });
         lines.push(format!("  delete: {{enabled: {}}}", self.storage.delete_enabled));
         lines.push(match self.storage.upload_purging {
             Some(purging) => format!(
@@ -155,6 +165,45 @@ impl Config {
             }
         }
     }
+}
+
+fn show_bucket(bucket: &S3Settings, lines: &mut Vec<String>) {
+    let mut keys = vec![("bucket", quoted(&bucket.bucket)), ("region", quoted(&bucket.region))];
+    let mut optional = |name, value: &Option<String>| {
+        keys.extend(value.as_ref().map(|value| (name, quoted(value))));
+    };
+    optional("regionendpoint", &bucket.endpoint);
+    optional("storageclass", &bucket.storage_class);
+    optional("useragent", &bucket.user_agent);
+    optional("rootdirectory", &(!bucket.root.is_empty()).then(|| bucket.root.clone()));
+    if bucket.keys.is_some() {
+        keys.extend([("accesskey", REDACTED.to_owned()), ("secretkey", REDACTED.to_owned())]);
+    }
+    if bucket.session_token.is_some() {
+        keys.push(("sessiontoken", REDACTED.to_owned()));
+    }
+    if let Some(encryption) = &bucket.encryption {
+        keys.push(("encrypt", "true".to_owned()));
+        if let Encryption::Kms(key) = encryption {
+            keys.push(("keyid", quoted(key)));
+        }
+    }
+    let switches = [
+        ("forcepathstyle", bucket.path_style),
+        ("usedualstack", bucket.dual_stack),
+        ("accelerate", bucket.accelerate),
+        ("skipverify", bucket.skip_verify),
+    ];
+    keys.extend(switches.into_iter().filter(|(_, on)| *on).map(|(name, _)| (name, "true".to_owned())));
+    keys.extend([
+        ("chunksize", bucket.chunk.to_string()),
+        ("multipartcopythresholdsize", bucket.copy_threshold.to_string()),
+        ("multipartcopychunksize", bucket.copy_chunk.to_string()),
+        ("multipartcopymaxconcurrency", bucket.copy_concurrency.to_string()),
+        ("maxretries", bucket.max_retries.to_string()),
+    ]);
+    lines.push("  s3:".to_owned());
+    lines.extend(keys.into_iter().map(|(name, value)| format!("    {name}: {value}")));
 }
 
 fn show_accounts(accounts: &AccountsConfig, lines: &mut Vec<String>) {

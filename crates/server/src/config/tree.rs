@@ -77,6 +77,22 @@ impl Node {
         (node.value != Value::Null).then_some(node)
     }
 
+    /// Gives a key of a section its other name. False, and nothing is done, where that is taken.
+    pub(crate) fn rename(&mut self, section: &str, from: &str, to: &str) -> bool {
+        let Value::Map(sections) = &mut self.value else { return true };
+        let Some(section) = sections.iter_mut().find(|entry| entry.key == section) else { return true };
+        let Value::Map(entries) = &mut section.node.value else { return true };
+        let taken = entries.iter().any(|entry| entry.key == to);
+        match entries.iter_mut().find(|entry| entry.key == from) {
+            Some(_) if taken => false,
+            Some(entry) => {
+                entry.key = to.to_owned();
+                true
+            }
+            None => true,
+        }
+    }
+
     /// Puts `node` at a dotted path, making the maps in between and replacing what was there.
     pub(crate) fn put(&mut self, path: &[&str], node: Self) {
         let Some((first, rest)) = path.split_first() else {

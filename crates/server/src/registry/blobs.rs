@@ -6,7 +6,9 @@ use std::ops::Range;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
-use http::header::{ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use twinport_access::Action;
 use twinport_blobs::BlobFile;
@@ -21,6 +23,7 @@ use crate::range_response::{Multipart, Selection, content_range, unsatisfied_ran
 
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
+const NOT_KEPT: HeaderValue = HeaderValue::from_static("no-store");
 /// A browser that is sent here must not render what somebody pushed.
 const ATTACHMENT: HeaderValue = HeaderValue::from_static("attachment");
 
@@ -53,6 +56,11 @@ pub(crate) async fn get(
         let message = format!("no byte of the range exists: the blob has {size} bytes");
         return Err(Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::SizeInvalid, message)
             .with_header(CONTENT_RANGE, unsatisfied_range(size)));
+    }
+    if let Some(expiry) = registry.settings.redirect
+        && let Some(url) = registry.blobs.presigned(digest, expiry).await?
+    {
+        return Ok(elsewhere(url, &names));
     }
     // A blob that metadata links and storage lacks is this site's fault, not the client's: never a 404.
     let file = registry.blobs.open_sized(digest, size).await?;
@@ -121,6 +129,18 @@ fn found(grant: &Grant, size: u64, names: &DigestNames) -> Answer {
     Caching::Immutable.insert_into(grant, headers);
     headers.insert(CONTENT_DISPOSITION, ATTACHMENT);
     names.insert_into(headers);
+    answer
+}
+
+/// 307: the bytes are to be had from the object storage, for a while, by whoever has this URL. So it is nobody else's to keep.
+fn elsewhere(url: String, names: &DigestNames) -> Answer {
+    let mut answer = answer::empty(StatusCode::TEMPORARY_REDIRECT);
+    let headers = answer.headers_mut();
+    answer::set_location(headers, url);
+    headers.insert(CACHE_CONTROL, NOT_KEPT);
+    names.insert_into(headers);
+    // Of the blob, which this answer is not.
+    headers.remove(ETAG);
     answer
 }
 

@@ -223,8 +223,8 @@ impl Upload {
     /// Waits until no other node writes this session, and looks again where it stands: what was read before that may be
     /// history, and an append to where the session stood then would cut what another node has acknowledged since.
     async fn occupy(&mut self) -> Result<(), Refusal> {
-        if self.registry.metadata.backend() == "sqlite" {
-            // One process has the database open, and in it the turn is enough.
+        if !self.registry.blobs.has_holds() {
+            // No other node has the store, or none could cut anything in it.
             return Ok(());
         }
         let spool = self.spool();
@@ -302,7 +302,9 @@ impl Upload {
         }
         if progress.hasher.algorithm() != digest.algorithm() {
             // The client named the algorithm only now, and these bytes were hashed with the other.
-            progress = self.registry.blobs.rehash(&self.spool(), progress.offset, digest.algorithm()).await?;
+            let known = Some(&progress.hasher);
+            progress =
+                self.registry.blobs.rehash(&self.spool(), progress.offset, digest.algorithm(), known).await?;
         }
         if let Err(refusal) = same_digest(&digest, &progress) {
             self.abandon().await;
@@ -371,7 +373,7 @@ impl Upload {
             Some(hasher) => Ok(Progress { offset, hasher }),
             None => {
                 let algorithm = digest.unwrap_or(Algorithm::Sha256);
-                Ok(self.registry.blobs.rehash(&self.spool(), offset, algorithm).await?)
+                Ok(self.registry.blobs.rehash(&self.spool(), offset, algorithm, None).await?)
             }
         }
     }
