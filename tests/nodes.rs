@@ -23,8 +23,10 @@ use std::{
 use anyhow::{Context as _, ensure};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 use twinport_testkit::{
-    Cluster, Image, Ledger, Load, Scope, SharedStore, number, postgres_database, program, pull_whole, seed,
+    Cluster, Image, Ledger, Load, ObjectServerKind, Scope, SharedStore, SiteBucket, SiteDatabase, number,
+    object_server, postgres_database, program, pull_whole, seed,
 };
 
 const BINARY: &str = env!("CARGO_BIN_EXE_twinport");
@@ -32,18 +34,58 @@ const NODES: usize = 3;
 /// How many nodes are killed; `scripts/test-nodes` asks for more.
 const KILLS_VARIABLE: &str = "TWINPORT_NODE_KILLS";
 
-/// Three nodes without data; `None`, and a line that says so, where there is no PostgreSQL.
-async fn three_nodes(
+/// Where nodes have their blobs.
+#[derive(Clone, Copy, Debug)]
+enum Store {
+    /// A directory that all have.
+    Directory,
+    Bucket,
+}
+
+/// `bucket::name` and `directory::name`: each test, once with every kind of store that nodes may share.
+macro_rules! in_both_stores {
+    ($($name:ident),* $(,)?) => {
+        mod directory {
+            $(#[test]
+            fn $name() -> anyhow::Result<()> {
+                super::$name(crate::Store::Directory)
+            })*
+        }
+        mod bucket {
+            $(#[test]
+            fn $name() -> anyhow::Result<()> {
+                super::$name(crate::Store::Bucket)
+            })*
+        }
+    };
+}
+use in_both_stores;
+
+in_both_stores!(
+    every_push_is_spread_over_nodes_chunked_uploads_included,
+    killed_nodes_lose_nothing_and_their_jobs_are_taken_over,
+);
+
+/// Three nodes without data; `None`, and a line that says so, where there is no PostgreSQL, or no server for the bucket.
+fn three_nodes(
+    runtime: &Runtime,
     folder: &TempDir,
     name: &str,
+    store: Store,
     environment: &[(&str, &str)],
 ) -> anyhow::Result<Option<Cluster>> {
-    let Some(url) = postgres_database().await? else {
+    let store = match store {
+        Store::Directory => SharedStore::Directory(folder.path().join(format!("{name}-store"))),
+        Store::Bucket => match object_server(ObjectServerKind::MinIo) {
+            Some(server) => SharedStore::Bucket(SiteBucket::at(server.url())),
+            None => return Ok(None),
+        },
+    };
+    let Some(url) = runtime.block_on(postgres_database())? else {
         println!("skip {name} on three nodes: PostgreSQL is not installed");
         return Ok(None);
     };
-    let database = twinport_testkit::SiteDatabase::Postgres(url);
-    let store = SharedStore::Directory(folder.path().join(format!("{name}-store")));
+    let database = SiteDatabase::Postgres(url);
     let cluster =
         Cluster::start_with(&program(BINARY), folder.path(), name, &database, store, NODES, environment)?;
     Ok(Some(cluster))
@@ -62,10 +104,13 @@ fn load(primary: String, secondary: Option<String>) -> Load {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_push_is_spread_over_nodes_chunked_uploads_included() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let Some(cluster) = three_nodes(&folder, "spread", &[]).await? else { return Ok(()) };
+fn every_push_is_spread_over_nodes_chunked_uploads_included(store: Store) -> anyhow::Result<()> {
+    let (folder, runtime) = (tempfile::tempdir()?, Runtime::new()?);
+    let Some(cluster) = three_nodes(&runtime, &folder, "spread", store, &[])? else { return Ok(()) };
+    runtime.block_on(spread(&cluster))
+}
+
+async fn spread(cluster: &Cluster) -> anyhow::Result<()> {
     let (http, url) = (reqwest::Client::new(), cluster.url());
     for number in 0..6_u64 {
         let (repository, image) = (format!("spread/app-{number}"), Image::random(number, 3, 90_000));
@@ -83,7 +128,7 @@ async fn every_push_is_spread_over_nodes_chunked_uploads_included() -> anyhow::R
             let named = node.log().lines().all(|line| line.ends_with(&format!("node=spread-{number}")));
             ensure!(named, "a line does not name its node:\n{}", node.log());
         }
-        let sessions = sessions(&cluster, &repository);
+        let sessions = sessions(cluster, &repository);
         ensure!(sessions.iter().all(|nodes| *nodes >= 2), "{repository}: nodes of each upload: {sessions:?}");
     }
     println!("requests by node: {:?}", cluster.balancer.counts());
@@ -106,13 +151,11 @@ fn sessions(cluster: &Cluster, repository: &str) -> Vec<usize> {
     nodes.values().map(std::collections::BTreeSet::len).collect()
 }
 
-#[test]
-fn killed_nodes_lose_nothing_and_their_jobs_are_taken_over() -> anyhow::Result<()> {
+fn killed_nodes_lose_nothing_and_their_jobs_are_taken_over(store: Store) -> anyhow::Result<()> {
     let (kills, seed) = (number(KILLS_VARIABLE, 3), seed());
-    println!("{kills} kills, TWINPORT_TEST_SEED={seed}");
-    let runtime = tokio::runtime::Runtime::new()?;
-    let folder = tempfile::tempdir()?;
-    let Some(mut cluster) = runtime.block_on(three_nodes(&folder, "killed", &[]))? else { return Ok(()) };
+    println!("{store:?}: {kills} kills, TWINPORT_TEST_SEED={seed}");
+    let (folder, runtime) = (tempfile::tempdir()?, Runtime::new()?);
+    let Some(mut cluster) = three_nodes(&runtime, &folder, "killed", store, &[])? else { return Ok(()) };
     let load = load(cluster.url(), None);
     let stop = Arc::new(AtomicBool::new(false));
     let pushing = {

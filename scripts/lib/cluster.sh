@@ -12,13 +12,14 @@ build_cluster_program() {
 
 cluster_ready_or_ended() { [ -s "$cluster_out" ] || gone "$cluster_pid"; }
 
-# start_cluster TWINPORT FOLDER NAME NODES DATABASE-URL: sets cluster_address (HOST:PORT), cluster_pid, and cluster_pids, its
+# start_cluster TWINPORT FOLDER NAME NODES DATABASE-URL STORE: STORE is directory, or bucket or
+# redirecting-bucket (of a MinIO of its own). Sets cluster_address (HOST:PORT), cluster_pid, and cluster_pids, its
 # nodes' and its own. The data directories are FOLDER/NAME-1 and so on.
 start_cluster() {
   local folder=$2 name=$3
   cluster_out=$folder/$name.cluster
   mkfifo "$folder/$name.pipe"
-  "$cluster_program" "$1" "$folder" "$name" "$4" "$5" <"$folder/$name.pipe" >"$cluster_out" 2>"$folder/$name.err" &
+  "$cluster_program" "$1" "$folder" "$name" "$4" "$5" "$6" <"$folder/$name.pipe" >"$cluster_out" 2>"$folder/$name.err" &
   cluster_pid=$!
   # Held open until this shell ends.
   # shellcheck disable=SC2034

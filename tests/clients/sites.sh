@@ -83,7 +83,7 @@ new_database() {
 start_nodes() {
   local site=$1 database
   database=${TWINPORT_TEST_POSTGRES%/*}/$(new_database "$site") || return 1
-  start_cluster "$twinport" "$pair" "$site" "$nodes" "$database" || return 1
+  start_cluster "$twinport" "$pair" "$site" "$nodes" "$database" "$store" || return 1
   ln -s "$site-1" "$pair/$site"
   site_address=$cluster_address site_pid=$cluster_pid
   pair_pids+=("${cluster_pids[@]}")

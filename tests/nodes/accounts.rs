@@ -5,13 +5,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use reqwest::StatusCode;
 
-use super::three_nodes;
+use twinport_testkit::Cluster;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nodes_share_one_first_account_their_keys_and_what_is_revoked() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
+use super::{Runtime, Store, three_nodes};
+
+#[test]
+fn nodes_share_one_first_account_their_keys_and_what_is_revoked() -> anyhow::Result<()> {
+    let (folder, runtime) = (tempfile::tempdir()?, Runtime::new()?);
     let accounts = [("REGISTRY_ACCOUNTS_ENABLED", "true"), ("REGISTRY_ACCOUNTS_SERVICE", "twinport")];
-    let Some(cluster) = three_nodes(&folder, "known", &accounts).await? else { return Ok(()) };
+    let store = Store::Directory;
+    let Some(cluster) = three_nodes(&runtime, &folder, "known", store, &accounts)? else { return Ok(()) };
+    runtime.block_on(shared(&cluster))
+}
+
+async fn shared(cluster: &Cluster) -> anyhow::Result<()> {
     // Three nodes started at once, and one of them made the account.
     let made = cluster.nodes_that_logged("The first account of this registry is admin");
     ensure!(made == 1, "{made} nodes made a first account");

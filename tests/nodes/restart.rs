@@ -12,7 +12,9 @@ use std::{
 use anyhow::{Context as _, ensure};
 use twinport_testkit::{Cluster, Image, number, pull_whole, push_in_chunks};
 
-use super::three_nodes;
+use super::{Runtime, Store, in_both_stores, three_nodes};
+
+in_both_stores!(a_rolling_restart_fails_no_request);
 
 /// How often all nodes are restarted; `scripts/test-nodes` asks for more.
 const ROUNDS_VARIABLE: &str = "TWINPORT_RESTART_ROUNDS";
@@ -20,10 +22,13 @@ const ROUNDS_VARIABLE: &str = "TWINPORT_RESTART_ROUNDS";
 const BENCH_VARIABLE: &str = "TWINPORT_REGBENCH";
 const CLIENTS: u64 = 4;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rolling_restart_fails_no_request() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let Some(mut cluster) = three_nodes(&folder, "rolling", &[]).await? else { return Ok(()) };
+fn a_rolling_restart_fails_no_request(store: Store) -> anyhow::Result<()> {
+    let (folder, runtime) = (tempfile::tempdir()?, Runtime::new()?);
+    let Some(cluster) = three_nodes(&runtime, &folder, "rolling", store, &[])? else { return Ok(()) };
+    runtime.block_on(restart_under_load(cluster))
+}
+
+async fn restart_under_load(mut cluster: Cluster) -> anyhow::Result<()> {
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| tokio::spawn(work(client, cluster.url(), stop.clone(), done.clone())))

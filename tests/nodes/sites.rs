@@ -11,9 +11,9 @@ use std::{
 
 use anyhow::Context as _;
 use tempfile::TempDir;
-use twinport_testkit::{Cluster, SiteDatabase, SiteProcess, program};
+use twinport_testkit::{Cluster, SharedStore, SiteDatabase, SiteProcess, program};
 
-use super::{BINARY, load, three_nodes};
+use super::{BINARY, Runtime, Store, load, three_nodes};
 
 /// How long a secondary may take on a loaded machine; the figure is printed.
 const BOUND: Duration = Duration::from_secs(120);
@@ -25,9 +25,15 @@ enum Shape {
 }
 
 impl Shape {
-    async fn start(folder: &TempDir, name: &str, nodes: usize) -> anyhow::Result<Option<Self>> {
-        if nodes > 1 {
-            return Ok(three_nodes(folder, name, &[]).await?.map(|cluster| Self::Three(Box::new(cluster))));
+    fn start(
+        runtime: &Runtime,
+        folder: &TempDir,
+        name: &str,
+        nodes: Option<Store>,
+    ) -> anyhow::Result<Option<Self>> {
+        if let Some(store) = nodes {
+            let nodes = three_nodes(runtime, folder, name, store, &[])?;
+            return Ok(nodes.map(|cluster| Self::Three(Box::new(cluster))));
         }
         let data: &Path = &folder.path().join(name);
         let site = SiteProcess::start(&program(BINARY), data, SiteDatabase::Embedded)?;
@@ -38,6 +44,16 @@ impl Shape {
         match self {
             Self::One(site) => site.url(),
             Self::Three(cluster) => cluster.url(),
+        }
+    }
+
+    fn describe(&self) -> &'static str {
+        match self {
+            Self::One(_) => "one node on SQLite",
+            Self::Three(cluster) => match cluster.store {
+                SharedStore::Directory(_) => "three nodes on a directory",
+                SharedStore::Bucket(_) => "three nodes in a bucket",
+            },
         }
     }
 
@@ -67,25 +83,35 @@ impl Shape {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_secondary_of_three_nodes_follows_a_primary_of_three() -> anyhow::Result<()> {
-    follows(3, 3).await
+#[test]
+fn a_secondary_of_three_nodes_follows_a_primary_of_three() -> anyhow::Result<()> {
+    follows(Some(Store::Directory), Some(Store::Directory))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_secondary_of_three_nodes_follows_a_primary_of_one_on_sqlite() -> anyhow::Result<()> {
-    follows(1, 3).await
+#[test]
+fn a_secondary_of_three_nodes_in_a_bucket_follows_a_primary_of_three_in_one() -> anyhow::Result<()> {
+    follows(Some(Store::Bucket), Some(Store::Bucket))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_secondary_of_one_on_sqlite_follows_a_primary_of_three_nodes() -> anyhow::Result<()> {
-    follows(3, 1).await
+#[test]
+fn a_secondary_of_three_nodes_follows_a_primary_of_one_on_sqlite() -> anyhow::Result<()> {
+    follows(None, Some(Store::Bucket))
 }
 
-async fn follows(primary: usize, secondary: usize) -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let Some(mut paris) = Shape::start(&folder, "paris", primary).await? else { return Ok(()) };
-    let Some(mut tokyo) = Shape::start(&folder, "tokyo", secondary).await? else { return Ok(()) };
+#[test]
+fn a_secondary_of_one_on_sqlite_follows_a_primary_of_three_nodes() -> anyhow::Result<()> {
+    follows(Some(Store::Bucket), None)
+}
+
+/// None: one node on SQLite.
+fn follows(primary: Option<Store>, secondary: Option<Store>) -> anyhow::Result<()> {
+    let (folder, runtime) = (tempfile::tempdir()?, Runtime::new()?);
+    let Some(paris) = Shape::start(&runtime, &folder, "paris", primary)? else { return Ok(()) };
+    let Some(tokyo) = Shape::start(&runtime, &folder, "tokyo", secondary)? else { return Ok(()) };
+    runtime.block_on(converge(paris, tokyo))
+}
+
+async fn converge(mut paris: Shape, mut tokyo: Shape) -> anyhow::Result<()> {
     let load = load(paris.url(), Some(tokyo.url()));
     // Something to backfill, then events while nodes go and come.
     load.run(1, Arc::new(AtomicBool::new(true))).await?;
@@ -112,7 +138,9 @@ async fn follows(primary: usize, secondary: usize) -> anyhow::Result<()> {
         converged.with_context(|| format!("paris:\n{}\ntokyo:\n{}", tail(&paris), tail(&tokyo)))?;
     let (pushes, deletes) = load.ledger.acknowledged();
     println!(
-        "{primary} + {secondary} nodes: {pushes} pushes, {deletes} deletes, converged after {} ms",
+        "{} follows {}: {pushes} pushes, {deletes} deletes, converged after {} ms",
+        tokyo.describe(),
+        paris.describe(),
         converged.as_millis()
     );
     verified(&tokyo).await.with_context(|| tail(&tokyo))
