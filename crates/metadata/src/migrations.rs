@@ -48,6 +48,12 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0005_maintenance.sql"),
         postgres: include_str!("../migrations/postgres/0005_maintenance.sql"),
     },
+    Migration {
+        number: 6,
+        name: "nodes and leases",
+        sqlite: include_str!("../migrations/sqlite/0006_nodes_and_leases.sql"),
+        postgres: include_str!("../migrations/postgres/0006_nodes_and_leases.sql"),
+    },
 ];
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (number BIGINT PRIMARY KEY, name TEXT NOT NULL, \

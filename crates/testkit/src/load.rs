@@ -19,12 +19,8 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::task::JoinSet;
 use twinport_oci::Digest;
 
-use crate::{
-    Image, Ledger, MANIFEST, Removal,
-    load::{chunked::push_in_chunks, silence::broke},
-};
-
-pub use silence::load_client;
+pub use self::{chunked::push_in_chunks, silence::load_client};
+use crate::{Image, Ledger, MANIFEST, Removal, load::silence::broke};
 
 /// How long a site may be away before the load gives up.
 const PATIENCE: Duration = Duration::from_secs(120);

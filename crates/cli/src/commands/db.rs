@@ -1,11 +1,12 @@
 //! `twinport db status`.
 
-use twinport_server::admin::DatabaseStatus;
+use twinport_server::admin::{DatabaseStatus, NodeStatus};
 
 use crate::{
     admin_client::AdminClient,
     arguments::Target,
-    output::{bytes, facts, show},
+    output::{bytes, columns, facts, show},
+    time::span,
 };
 
 pub(super) async fn status(target: &Target) -> anyhow::Result<()> {
@@ -24,6 +25,20 @@ pub(super) async fn status(target: &Target) -> anyhow::Result<()> {
         if let Some(size) = status.bytes {
             rows.push(("size", bytes(size)));
         }
-        facts(rows)
+        let facts = facts(rows);
+        if status.nodes.is_empty() { facts } else { format!("{facts}\n\n{}", nodes(&status.nodes)) }
     })
+}
+
+fn nodes(nodes: &[NodeStatus]) -> String {
+    let rows = nodes.iter().map(|node| {
+        let jobs: Vec<&str> = node.jobs.iter().map(|job| job.job.as_str()).collect();
+        [
+            if node.this { format!("{} (this one)", node.name) } else { node.name.clone() },
+            node.version.clone(),
+            if node.live { "live".to_owned() } else { format!("silent for {}", span(node.silent_us)) },
+            if jobs.is_empty() { "-".to_owned() } else { jobs.join(", ") },
+        ]
+    });
+    columns(["NODE", "VERSION", "STATE", "JOBS"], rows)
 }

@@ -15,7 +15,7 @@ use super::{
     tx::{Session, Tx},
     value::{Row, Value},
 };
-use crate::{Clock, Error, Result};
+use crate::{Clock, Error, Result, leases::Fence};
 
 /// How often a transaction that lost a conflict (40001, 40P01) is run again.
 const CONFLICT_RETRIES: u32 = 10;
@@ -82,11 +82,12 @@ impl PostgresDb {
         signals: LogSignals,
     ) -> Result<Self> {
         let mut config = tokio_postgres::Config::clone(&options.config);
-        // Acknowledged means synced, whatever the server's default; nobody holds a lock for ever.
+        // Acknowledged means synced, whatever the server's default; nobody holds a lock for ever, and a node that stands still
+        // in a transaction not for so long that its work could not be taken over.
         // Every text is prepared and made for one plan, by index, whatever its parameters and however new a table is
         // (query_plans): planning anew at each use was most of what a statement cost.
         config.options(
-            "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off -c synchronous_commit=on -c idle_in_transaction_session_timeout=30s -c lock_timeout=20s \
+            "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off -c synchronous_commit=on -c idle_in_transaction_session_timeout=8s -c lock_timeout=20s \
              -c statement_timeout=120s -c default_transaction_isolation=read\\ committed",
         );
         config.application_name("twinport");
@@ -154,18 +155,18 @@ impl PostgresDb {
         F: for<'t> FnMut(&'t mut Tx) -> TxFuture<'t, T>,
     {
         let (mut tx, answer) =
-            self.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", &mut reads).await?;
+            self.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", None, &mut reads).await?;
         session_of(&mut tx)?.roll_back().await?;
         answer
     }
 
-    pub(super) async fn write<T, F>(&self, mut closure: F) -> Result<T>
+    pub(super) async fn write<T, F>(&self, fence: Option<&Fence>, mut closure: F) -> Result<T>
     where
         F: for<'t> FnMut(&'t mut Tx) -> TxFuture<'t, T>,
     {
         let mut conflicts = 0;
         loop {
-            match self.attempt(&mut closure).await {
+            match self.attempt(fence, &mut closure).await {
                 Err(Error::Conflict(reason)) if conflicts < CONFLICT_RETRIES => {
                     conflicts += 1;
                     tracing::debug!(%reason, conflicts, "transaction conflict, running it again");
@@ -178,11 +179,11 @@ impl PostgresDb {
         }
     }
 
-    async fn attempt<T, F>(&self, closure: &mut F) -> Result<T>
+    async fn attempt<T, F>(&self, fence: Option<&Fence>, closure: &mut F) -> Result<T>
     where
         F: for<'t> FnMut(&'t mut Tx) -> TxFuture<'t, T>,
     {
-        let (mut tx, answer) = self.run("BEGIN", closure).await?;
+        let (mut tx, answer) = self.run("BEGIN", fence, closure).await?;
         let committed = match answer {
             Ok(answer) => session_of(&mut tx)?.commit().await.map(|()| answer),
             Err(error) => Err(error),
@@ -203,15 +204,20 @@ impl PostgresDb {
 
     /// Runs the closure in a transaction and leaves that open. A connection that died in the pool shows itself
     /// before anything was done: one more is tried.
-    async fn run<T, F>(&self, begin: &'static str, closure: &mut F) -> Result<(Tx, Result<T>)>
+    async fn run<T, F>(
+        &self,
+        begin: &'static str,
+        fence: Option<&Fence>,
+        closure: &mut F,
+    ) -> Result<(Tx, Result<T>)>
     where
         F: for<'t> FnMut(&'t mut Tx) -> TxFuture<'t, T>,
     {
         let mut tx = self.begin(begin).await?;
-        let mut answer = closure(&mut tx).await;
+        let mut answer = guarded(&mut tx, fence, closure).await;
         if matches!(answer, Err(Error::Unavailable(_))) && session_of(&mut tx)?.is_unanswered() {
             tx = self.begin(begin).await?;
-            answer = closure(&mut tx).await;
+            answer = guarded(&mut tx, fence, closure).await;
         }
         Ok((tx, answer))
     }
@@ -225,6 +231,16 @@ impl PostgresDb {
     pub(super) fn close(&self) {
         self.pool.close();
     }
+}
+
+async fn guarded<T, F>(tx: &mut Tx, fence: Option<&Fence>, closure: &mut F) -> Result<T>
+where
+    F: for<'t> FnMut(&'t mut Tx) -> TxFuture<'t, T>,
+{
+    if let Some(fence) = fence {
+        fence.check(tx).await?;
+    }
+    closure(tx).await
 }
 
 fn session_of(tx: &mut Tx) -> Result<&mut PostgresSession> {

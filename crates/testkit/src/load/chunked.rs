@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 ///
 /// # Errors
 /// When a request is refused, with its answer; when the first or the last request breaks.
-pub(super) async fn push_in_chunks(
+pub async fn push_in_chunks(
     http: &reqwest::Client,
     url: &str,
     repository: &str,
@@ -40,6 +40,16 @@ pub(super) async fn push_in_chunks(
             Ok(answer) if answer.status() == 202 => offset = end,
             // The session's row outlived a cut that its file's name did not.
             Ok(answer) if interrupted && answer.status() == 404 => return Ok(()),
+            // What was sent before the break was recorded only after it was asked for: a dying node's commit came late.
+            Ok(answer) if interrupted && answer.status() == 416 => {
+                match stands_at(http, &session, deadline).await? {
+                    Some(arrived) => {
+                        ensure!(arrived > offset, "{session} refused {offset} and stands at {arrived}");
+                        offset = arrived;
+                    }
+                    None => return Ok(()),
+                }
+            }
             Ok(answer) => bail!("PATCH {session}: {}: {}", answer.status(), answer.text().await?),
             Err(error) => {
                 broke(error.into())?;
