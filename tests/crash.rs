@@ -13,7 +13,8 @@ use std::{
 use anyhow::{Context as _, ensure};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use twinport_testkit::{
-    Ledger, Load, Scope, SiteDatabase, SiteProcess, number, program, seed, site_database, take_inventory,
+    Ledger, Load, Scope, SiteDatabase, SiteProcess, load_client, number, program, seed, site_database,
+    take_inventory,
 };
 
 const BINARY: &str = env!("CARGO_BIN_EXE_twinport");
@@ -71,7 +72,7 @@ fn survive_kills(primary: &str, secondary: &str) -> anyhow::Result<()> {
     };
     sites.primary.join("paris", &sites.secondary, "tokyo")?;
     let load = Load {
-        http: reqwest::Client::new(),
+        http: load_client()?,
         primary: sites.primary.url(),
         secondary: Some(sites.secondary.url()),
         ledger: Arc::new(Ledger::default()),

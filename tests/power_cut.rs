@@ -15,8 +15,8 @@ use std::{
 use anyhow::{Context as _, ensure};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use twinport_testkit::{
-    Image, Ledger, Load, PowerCut, Scope, SiteDatabase, SiteProcess, number, program, pull_whole, seed,
-    site_database, take_inventory,
+    Image, Ledger, Load, PowerCut, Scope, SiteDatabase, SiteProcess, load_client, number, program,
+    pull_whole, seed, site_database, take_inventory,
 };
 
 const BINARY: &str = env!("CARGO_BIN_EXE_twinport");
@@ -137,7 +137,7 @@ fn run(
     ];
     sites[0].join("paris", &sites[1], "tokyo")?;
     let load = Load {
-        http: reqwest::Client::new(),
+        http: load_client()?,
         primary: sites[0].url(),
         secondary: Some(sites[1].url()),
         ledger: Arc::new(Ledger::default()),

@@ -22,6 +22,7 @@ versitygw_module=github.com/versity/versitygw/cmd/versitygw@v1.8.0
 # And of what comes from PyPI.
 oras_package=oras==0.2.43
 jwt_packages=(PyJWT==2.15.1 cryptography==50.0.2)
+kubernetes_package=kubernetes-validate==1.34.1
 
 # The folder cargo builds into: the caller's, else the clone's own.
 target_dir() { printf '%s\n' "${CARGO_TARGET_DIR:-$root/target}"; }

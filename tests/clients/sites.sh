@@ -2,7 +2,7 @@
 # A pair of sites, paris (primary) and tokyo (secondary), from `twinport demo` or from two servers joined by hand.
 # Sourced by scripts/test-clients. Sets primary, secondary (HOST:PORT), primary_pid, secondary_pid; stop_pair ends all.
 
-demo_pid='' primary='' secondary='' primary_pid='' secondary_pid=''
+demo_pid='' primary='' secondary='' primary_pid='' secondary_pid='' primary_nodes=()
 
 # Processes of ours that are to be gone after stop_pair.
 pair_pids=()
@@ -22,6 +22,7 @@ demo_line_or_ended() { demo_line || gone "$demo_pid"; }
 
 start_demo_pair() {
   local line role
+  primary_nodes=()
   pair=$work/pair-demo
   mkdir -p "$pair"
   "$twinport" demo --output json --dir "$pair/sites" >"$pair/demo.out" 2>"$pair/demo.err" </dev/null &
@@ -78,9 +79,24 @@ new_database() {
   echo "$name"
 }
 
+# start_nodes SITE: a site of $nodes nodes on PostgreSQL; admin commands go to the first of them.
+start_nodes() {
+  local site=$1 database
+  database=${TWINPORT_TEST_POSTGRES%/*}/$(new_database "$site") || return 1
+  start_cluster "$twinport" "$pair" "$site" "$nodes" "$database" "$store" || return 1
+  ln -s "$site-1" "$pair/$site"
+  site_address=$cluster_address site_pid=$cluster_pid
+  pair_pids+=("${cluster_pids[@]}")
+}
+
 # start_site SITE DATABASE: sets site_address and site_pid.
 start_site() {
   local site=$1 database=$2 port
+  cluster_pids=()
+  if [ "$database" = postgresql ] && [ "${nodes:-1}" -gt 1 ]; then
+    start_nodes "$site"
+    return
+  fi
   mkdir -p "$pair/$site"
   for _ in 1 2 3; do
     port=$(free_port)
@@ -102,7 +118,7 @@ start_served_pair() {
   pair=$work/pair-$where
   mkdir -p "$pair"
   start_site paris "$1" || return 1
-  primary=$site_address primary_pid=$site_pid
+  primary=$site_address primary_pid=$site_pid primary_nodes=("${cluster_pids[@]}")
   start_site tokyo "$2" || return 1
   secondary=$site_address secondary_pid=$site_pid
   token=$("$twinport" site add tokyo --as paris --url "$scheme://$primary" --data "$pair/paris" --output json 2>"$pair/add.err" \
@@ -111,8 +127,11 @@ start_served_pair() {
 }
 
 kill_primary() {
-  kill -s KILL "$primary_pid" 2>/dev/null || return 1
-  eventually 10 gone "$primary_pid" || return 1
+  local pid
+  for pid in "$primary_pid" "${primary_nodes[@]}"; do
+    kill -s KILL "$pid" 2>/dev/null || [ "$pid" != "$primary_pid" ] || return 1
+    eventually 10 gone "$pid" || return 1
+  done
   ! answers 200 "$scheme://$primary/v2/"
 }
 

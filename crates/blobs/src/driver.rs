@@ -52,8 +52,8 @@ impl Blobs {
         Box::pin(BucketBlobs::open(settings)).await.map(Self::Bucket)
     }
 
-    /// Whether other processes may have these bytes open: then a spool that nobody here knows may still be somebody's, and
-    /// what is abandoned is told by its age alone.
+    /// Whether other processes may have these bytes open and no lock tells what they work on: then a spool that nobody here
+    /// knows may still be somebody's, and what is abandoned is told by its age alone.
     pub fn is_shared(&self) -> bool {
         matches!(self, Self::Bucket(_))
     }
@@ -241,6 +241,57 @@ impl Blobs {
         match self {
             Self::Local(local) => local.unpublish(digest).await,
             Self::Bucket(bucket) => bucket.unpublish(digest).boxed().await,
+        }
+    }
+
+    /// Removes a published file that no metadata owns, durably, if it is what this spool was published as; whether it
+    /// was. For recovery only, of a spool that is adopted. In a bucket a published blob is a copy and tells of no spool: never.
+    pub async fn unpublish_spool(&self, spool: &SpoolName, digest: &Digest) -> Result<bool> {
+        match self {
+            Self::Local(local) => local.unpublish_spool(spool, digest).await,
+            Self::Bucket(_) => Ok(false),
+        }
+    }
+
+    /// Whether two nodes would disturb each other at one spool, and locks keep them apart: [`Blobs::occupy`] is worth asking.
+    ///
+    /// That is so in a shared directory, where going on from an earlier point cuts what another node has written. In a bucket
+    /// nothing that was written is cut or changed: of two nodes that write one session, the one whose progress is recorded
+    /// has written it, and the other's segments are in nobody's chain. A lock there would be one more object to renew, and
+    /// could still be lost at any moment; the record could not.
+    pub fn has_holds(&self) -> bool {
+        match self {
+            Self::Local(local) => local.is_shared(),
+            Self::Bucket(_) => false,
+        }
+    }
+
+    /// Takes a spool for this process until it is discarded or released, and makes it where it is missing. `false` while
+    /// another process has it. Requests of one process take turns before they ask. Always `true` where nothing is held
+    /// ([`Blobs::has_holds`]); in a bucket another node may then discard the spool meanwhile, which [`Error::SpoolMissing`]
+    /// tells, or what it is read from may be gone ([`Error::NotFound`]).
+    pub async fn occupy(&self, spool: &SpoolName) -> Result<bool> {
+        match self {
+            Self::Local(local) => local.occupy(spool).await,
+            Self::Bucket(_) => Ok(true),
+        }
+    }
+
+    /// Takes over a spool that no process works on: from now on this one does, until it is discarded or released.
+    /// `false`: another process does, or it is gone. In a bucket always `false`: nothing there tells whether anybody is at
+    /// work, so what is left over is told by its age ([`Blobs::stale_spools`]) and never taken over.
+    pub async fn adopt(&self, spool: &SpoolName) -> Result<bool> {
+        match self {
+            Self::Local(local) => local.adopt(spool).await,
+            Self::Bucket(_) => Ok(false),
+        }
+    }
+
+    /// Leaves a spool to whoever finds it: one that was published for a commit that failed, or was adopted.
+    pub fn release(&self, spool: &SpoolName) {
+        match self {
+            Self::Local(local) => local.release(spool),
+            Self::Bucket(_) => {}
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod append;
 mod file_system;
+mod holds;
 mod incarnation;
 mod journal;
 mod open;
@@ -12,6 +13,7 @@ mod scan;
 mod spool;
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,10 +41,13 @@ pub struct LocalBlobs {
     blobs: OwnedFd,
     spool: OwnedFd,
     sync: SyncPolicy,
+    sharing: Sharing,
     flushing: Flushing,
     /// Made for the first small blob; none where blobs are stored without.
     journal: OnceLock<Option<Journal>>,
     busy: Mutex<HashSet<SpoolName>>,
+    /// Where other nodes have the store too: spools that are published and not discarded yet, or adopted, locked against them.
+    held: Mutex<HashMap<SpoolName, File>>,
     placing: Box<[Mutex<()>]>,
     /// The newest put of each digest that was not discarded yet: under way, or left by a commit that failed.
     puts: Mutex<HashMap<Digest, Put>>,

@@ -144,6 +144,10 @@ pub(crate) struct ServeArguments {
     /// Unknown configuration keys are warnings instead of errors.
     #[arg(long)]
     pub(crate) lenient: bool,
+    /// What this node is called among the nodes of its site, in `db status` and in log lines [default: the host's name, which
+    /// log lines leave out].
+    #[arg(long, value_name = "NAME", env = "TWINPORT_NODE")]
+    pub(crate) node: Option<String>,
     /// Where the first start with accounts finds the password of the account `admin`: the file's first line.
     ///
     /// Without it, one is made and printed once. Later starts do not read it.

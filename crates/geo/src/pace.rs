@@ -47,6 +47,11 @@ impl Pace {
         Self { inner: Arc::new(Inner { state: Mutex::new(state), freed: Notify::new(), most }) }
     }
 
+    /// What the primary last said of its clients.
+    pub(crate) fn is_primary_busy(&self) -> bool {
+        self.inner.state.lock().busy
+    }
+
     /// What the primary says of its clients.
     pub(crate) fn primary_is(&self, busy: bool) {
         let mut state = self.inner.state.lock();

@@ -3,6 +3,7 @@
 //! database's word alone.
 
 mod away;
+mod leadership;
 mod progress;
 mod report;
 mod scheduler;
@@ -11,7 +12,7 @@ mod tasks;
 mod workers;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -25,13 +26,14 @@ use uuid::Uuid;
 pub use self::status::{Connection, LagStatus, SecondaryStatus};
 use self::{
     away::Away,
+    leadership::Noted,
     progress::{Figures, Progress},
     scheduler::Scheduler,
 };
 pub(crate) use self::{away::Waiting, scheduler::Lane, tasks::Tasks};
 use crate::{
-    Error, Result, access, backfill, follow, joining::check_marker, lag::LagTracker, pace::Pace,
-    transfer::Transfers, upstream::Upstream, verify,
+    Error, Result, joining::check_marker, lag::LagTracker, pace::Pace, transfer::Transfers,
+    upstream::Upstream,
 };
 
 /// Paces and limits of the engine. The defaults are for production; tests shorten them.
@@ -114,8 +116,11 @@ impl Secondary {
             progress: Progress::default(),
             away: Away::default(),
             access: Notify::new(),
+            leading: AtomicBool::new(false),
+            beside: Mutex::default(),
+            noted: Mutex::default(),
         });
-        let lease = Lease { holder: Uuid::new_v4(), duration_us: micros(tuning.lease) };
+        let lease = Lease { holder: metadata.node(), duration_us: micros(tuning.lease) };
         let engine = Engine {
             metadata,
             blobs,
@@ -160,18 +165,25 @@ impl SecondaryHandle {
     /// Where this site stands, as last known; nothing is asked for it.
     #[must_use]
     pub fn status(&self) -> SecondaryStatus {
+        if let Some(noted) = self.inner.shared.noted.lock().as_ref() {
+            return noted.status();
+        }
         status::status(&self.inner.shared, (self.inner.outstanding)(), Instant::now())
     }
 
     /// Whether what this site serves is as good as the primary's own answer at most five seconds ago.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
-        self.inner.shared.lag.lock().fresh(Instant::now())
+        self.status().fresh
     }
 
     /// Ends all work. What was under way resumes at the next start.
     pub async fn stop(&self) {
         self.inner.tasks.stop().await;
+        let beside = self.inner.shared.beside.lock().take();
+        if let Some(beside) = beside {
+            beside.stop().await;
+        }
         self.inner
             .shared
             .connection
@@ -188,6 +200,12 @@ pub(crate) struct Shared {
     pub(crate) away: Away,
     /// Access records were told of.
     pub(crate) access: Notify,
+    /// This node follows the log, for all nodes of the site.
+    leading: AtomicBool,
+    /// What goes on beside that.
+    beside: Mutex<Option<Tasks>>,
+    /// What the node that does noted last.
+    noted: Mutex<Option<Noted>>,
 }
 
 /// The engine as its tasks see it; cheap to clone.
@@ -302,12 +320,8 @@ async fn run<U: Upstream>(mut engine: Engine<U>) {
     }
     tasks.spawn(workers::claim(engine.clone()));
     tasks.spawn(workers::renew(engine.clone()));
-    tasks.spawn(progress::keep(engine.clone()));
-    tasks.spawn(report::report(engine.clone()));
-    tasks.spawn(backfill::backfill(engine.clone()));
-    tasks.spawn(verify::verify(engine.clone()));
-    tasks.spawn(access::fetch(engine.clone()));
-    follow::follow(engine).await;
+    tasks.spawn(leadership::watch(engine.clone()));
+    leadership::lead(engine).await;
 }
 
 /// Refuses to run on parts that do not belong together; ends the leases of runs that have ended.

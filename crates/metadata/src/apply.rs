@@ -177,7 +177,7 @@ async fn settle(tx: &mut Tx, uuid: RepositoryUuid, lease: Lease, chunk: &ApplyCh
              WHERE repository = $1 AND state <> 'synced'), 0) END, \
          last_error = $5, verification = 'pending', checked_at_us = $6, \
          lease_holder = CASE WHEN dirty_seq > $3 AND dirty_seq > applied_seq OR $4 > 0 OR $4 < 0 AND needs_listing = 1 \
-           THEN lease_holder ELSE NULL END, lease_until_us = $7 \
+           THEN lease_holder ELSE NULL END, lease_until_us = {now $8} + $7 \
          WHERE repository = $1 AND lease_holder = $2 RETURNING state";
     let listing: i64 = match chunk.listing {
         Listing::AsBefore => -1,
@@ -193,7 +193,8 @@ async fn settle(tx: &mut Tx, uuid: RepositoryUuid, lease: Lease, chunk: &ApplyCh
         listing.into(),
         error.into(),
         now.into(),
-        (now + lease.duration_us).into(),
+        lease.duration_us.into(),
+        tx.lease_clock(),
     ];
     match tx.query_opt(SETTLE, params).await? {
         Some(row) => Ok(Applied::Done { more: row.text(0)? == "started" }),

@@ -15,6 +15,8 @@ use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc};
 
 use tokio::sync::{Notify, watch};
 
+#[cfg(test)]
+pub(crate) use self::dialect::DATABASE_NOW;
 pub use self::postgres::{LEAST_OPEN, PoolLimits, PostgresHost, PostgresOptions, PostgresTls, SslMode};
 pub(crate) use self::{
     dialect::Dialect,
@@ -23,7 +25,7 @@ pub(crate) use self::{
     tx::{Change, Origin, Tx, head_of},
     value::{Row, Value},
 };
-use crate::{Clock, LogHead, Result};
+use crate::{Clock, LogHead, Result, leases::Fence};
 
 /// Where a site's metadata lives.
 #[derive(Clone, Debug)]
@@ -50,7 +52,8 @@ pub(crate) struct LogSignals {
 #[derive(Clone, Debug)]
 pub(crate) enum Db {
     Sqlite(Arc<SqliteDb>),
-    Postgres(Arc<PostgresDb>),
+    /// With what its writes ask first, where they are one job's.
+    Postgres(Arc<PostgresDb>, Option<Arc<Fence>>),
 }
 
 impl Db {
@@ -60,7 +63,7 @@ impl Db {
         match database {
             Database::Sqlite { path } => Ok(Self::Sqlite(Arc::new(SqliteDb::open(path, clock, signals)?))),
             Database::Postgres(options) => {
-                Ok(Self::Postgres(Arc::new(PostgresDb::connect(options, clock, signals).await?)))
+                Ok(Self::Postgres(Arc::new(PostgresDb::connect(options, clock, signals).await?), None))
             }
         }
     }
@@ -69,21 +72,29 @@ impl Db {
     pub(crate) fn reserved(&self) -> Self {
         match self {
             Self::Sqlite(db) => Self::Sqlite(Arc::clone(db)),
-            Self::Postgres(db) => Self::Postgres(Arc::new(db.reserved())),
+            Self::Postgres(db, fence) => Self::Postgres(Arc::new(db.reserved()), fence.clone()),
+        }
+    }
+
+    /// The same database, with writes that ask `fence` first. SQLite has one process, which needs none.
+    pub(crate) fn fenced(&self, fence: Arc<Fence>) -> Self {
+        match self {
+            Self::Sqlite(db) => Self::Sqlite(Arc::clone(db)),
+            Self::Postgres(db, _) => Self::Postgres(Arc::clone(db), Some(fence)),
         }
     }
 
     pub(crate) fn dialect(&self) -> Dialect {
         match self {
             Self::Sqlite(_) => Dialect::Sqlite,
-            Self::Postgres(_) => Dialect::Postgres,
+            Self::Postgres(..) => Dialect::Postgres,
         }
     }
 
     pub(crate) fn signals(&self) -> &LogSignals {
         match self {
             Self::Sqlite(db) => db.signals(),
-            Self::Postgres(db) => db.signals(),
+            Self::Postgres(db, _) => db.signals(),
         }
     }
 
@@ -91,7 +102,7 @@ impl Db {
     pub(crate) async fn query(&self, sql: &'static str, params: Vec<Value>) -> Result<Vec<Row>> {
         match self {
             Self::Sqlite(db) => db.query(sql, &params),
-            Self::Postgres(db) => db.query(sql, &params).await,
+            Self::Postgres(db, _) => db.query(sql, &params).await,
         }
     }
 
@@ -107,7 +118,7 @@ impl Db {
                 let db = Arc::clone(db);
                 sqlite::blocking(move || db.query(sql, &params)).await
             }
-            Self::Postgres(db) => db.query(sql, &params).await,
+            Self::Postgres(db, _) => db.query(sql, &params).await,
         }
     }
 
@@ -122,7 +133,7 @@ impl Db {
                 let db = Arc::clone(db);
                 sqlite::blocking(move || db.snapshot(reads)).await
             }
-            Self::Postgres(db) => db.snapshot(reads).await,
+            Self::Postgres(db, _) => db.snapshot(reads).await,
         }
     }
 
@@ -134,7 +145,7 @@ impl Db {
     {
         match self {
             Self::Sqlite(db) => db.write(closure, false).await,
-            Self::Postgres(db) => db.write(closure).await,
+            Self::Postgres(db, fence) => db.write(fence.as_deref(), closure).await,
         }
     }
 
@@ -146,7 +157,7 @@ impl Db {
     {
         match self {
             Self::Sqlite(db) => db.write(closure, true).await,
-            Self::Postgres(db) => db.write(closure).await,
+            Self::Postgres(db, fence) => db.write(fence.as_deref(), closure).await,
         }
     }
 
@@ -154,7 +165,7 @@ impl Db {
     pub(crate) async fn has_schema(&self) -> Result<bool> {
         match self {
             Self::Sqlite(db) => Ok(!db.query("PRAGMA table_info(schema_migrations)", &[])?.is_empty()),
-            Self::Postgres(db) => db.has_table("schema_migrations").await,
+            Self::Postgres(db, _) => db.has_table("schema_migrations").await,
         }
     }
 
@@ -167,7 +178,7 @@ impl Db {
     pub(crate) async fn close(&self) {
         match self {
             Self::Sqlite(db) => db.close().await,
-            Self::Postgres(db) => db.close().await,
+            Self::Postgres(db, _) => db.close().await,
         }
     }
 }

@@ -52,6 +52,9 @@ pub enum Error {
     /// An account, a token or a rule that is not there.
     #[error("{0}")]
     Unknown(String),
+    /// Work was to be written by a node that another one has taken it over from.
+    #[error("another node has taken over the job {0}: nothing was changed")]
+    LeaseLost(&'static str),
     /// The database's disk is full.
     #[error("the database has no space left: free some on its disk, then retry")]
     NoSpace,

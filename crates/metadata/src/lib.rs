@@ -14,12 +14,14 @@ mod deletions;
 mod error;
 mod event;
 mod join_tokens;
+mod leases;
 mod listing;
 mod log;
 mod log_cursor;
 mod manifests;
 mod metadata;
 mod migrations;
+mod nodes;
 mod position;
 #[cfg(test)]
 mod query_plans;
@@ -81,8 +83,10 @@ pub use self::{
     db::{Database, LEAST_OPEN, PoolLimits, PostgresHost, PostgresOptions, PostgresTls, SslMode},
     error::{Error, Result},
     event::{EVENT_SCHEMA, Event, EventKind, LoggedEvent, chain},
+    leases::{Job, JobLease, LeaseNote, LeaseRecord},
     metadata::{Metadata, OpenOptions},
     migrations::SchemaChange,
+    nodes::{NODE_SILENCE_US, NodeRecord},
     position::{Actor, Epoch, EpochRecord, Federation, Incarnation, LogHead, LogPosition, RepositoryUuid},
     server_facts::ServerFacts,
     site::{BecomeSecondary, Role, Site},

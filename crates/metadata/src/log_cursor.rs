@@ -258,20 +258,23 @@ fn subject<'e>(logged: &LoggedEvent, event: &'e Event) -> Result<(RepositoryUuid
     }
 }
 
-/// A clean repository jumps to just before its first new event: nothing in between was about it.
+/// A clean repository jumps to just before its first new event: nothing in between was about it. A lease that ends later
+/// than four of its lengths from now was taken before the clock was set back.
 const DIRTY: &str = "INSERT INTO tracked_repositories (repository, path, state, dirty_seq, applied_seq, \
      needs_listing, attempts, next_attempt_us, lease_holder, lease_until_us, verification, checked_at_us) \
-     VALUES ($1, $2, 'pending', $3, $4, $5, 0, 0, $6, $7, 'pending', $8) \
+     VALUES ($1, $2, 'pending', $3, $4, $5, 0, 0, $6, {now $9} + $7, 'pending', $8) \
      ON CONFLICT (repository) DO UPDATE SET path = excluded.path, state = 'pending', next_attempt_us = 0, \
      applied_seq = CASE WHEN tracked_repositories.dirty_seq <= tracked_repositories.applied_seq \
        AND tracked_repositories.needs_listing = 0 THEN excluded.applied_seq ELSE tracked_repositories.applied_seq END, \
      dirty_seq = excluded.dirty_seq, verification = 'pending', checked_at_us = excluded.checked_at_us, \
      lease_until_us = CASE WHEN tracked_repositories.lease_holder IS NULL \
        OR tracked_repositories.lease_holder = excluded.lease_holder \
-       OR tracked_repositories.lease_until_us <= $8 OR tracked_repositories.lease_until_us > $9 \
+       OR tracked_repositories.lease_until_us <= {now $9} \
+       OR tracked_repositories.lease_until_us > {now $9} + 4 * $7 \
        THEN excluded.lease_until_us ELSE tracked_repositories.lease_until_us END, \
      lease_holder = CASE WHEN tracked_repositories.lease_holder IS NULL \
-       OR tracked_repositories.lease_until_us <= $8 OR tracked_repositories.lease_until_us > $9 \
+       OR tracked_repositories.lease_until_us <= {now $9} \
+       OR tracked_repositories.lease_until_us > {now $9} + 4 * $7 \
        THEN excluded.lease_holder ELSE tracked_repositories.lease_holder END";
 const NAMED: &str = "INSERT INTO tracked_repositories (repository, path, state, dirty_seq, applied_seq, \
      needs_listing, attempts, next_attempt_us, lease_until_us, verification, checked_at_us) \
@@ -300,9 +303,9 @@ async fn mark_dirty(
                 (first - 1).into(),
                 needs_listing.into(),
                 lease.holder.into(),
-                (now + lease.duration_us).into(),
+                lease.duration_us.into(),
                 now.into(),
-                lapsed_beyond(now, lease).into(),
+                tx.lease_clock(),
             ]),
             None => named.push(vec![
                 (*uuid).into(),
@@ -326,9 +329,4 @@ async fn mark_dirty(
     }
     let rows = tx.query(MINE, vec![Value::Blobs(keys), lease.holder.into()]).await?;
     rows.iter().map(|row| Ok(RepositoryUuid(row.uuid(0)?))).collect()
-}
-
-/// A lease that ends after this was taken before the clock was set back: nobody renews it.
-pub(crate) fn lapsed_beyond(now_us: i64, lease: Lease) -> i64 {
-    now_us.saturating_add(lease.duration_us.saturating_mul(4))
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::{
     Clock, Database, Epoch, EpochRecord, Error, Incarnation, LogHead, Result,
@@ -24,10 +25,12 @@ pub struct OpenOptions {
 #[derive(Clone, Debug)]
 pub struct Metadata {
     pub(crate) db: Db,
-    clock: Clock,
+    pub(crate) clock: Clock,
     pub(crate) upload_ids: UploadIds,
+    /// This run of this process, among the nodes of the site.
+    pub(crate) node: Uuid,
     /// Numbers events on PostgreSQL; SQLite numbers them as it writes them.
-    sequencer: Option<Arc<Sequencer>>,
+    pub(crate) sequencer: Option<Arc<Sequencer>>,
 }
 
 impl Metadata {
@@ -39,13 +42,16 @@ impl Metadata {
         let db = Db::connect(&options.database, &options.clock).await?;
         migrations::migrate(&db).await?;
         site::found(&db).await?;
+        let node = Uuid::new_v4();
         let sequencer = match &db {
             Db::Sqlite(_) => None,
-            Db::Postgres(postgres) => Some(Arc::new(Sequencer::start(Arc::new(postgres.reserved())))),
+            Db::Postgres(postgres, _) => {
+                Some(Arc::new(Sequencer::start(Arc::new(postgres.reserved()), node)))
+            }
         };
         let upload_ids = UploadIds::new(&site::signing_key(&db).await?);
-        let metadata = Self { db, clock: options.clock, upload_ids, sequencer };
-        if let Db::Postgres(postgres) = &metadata.db {
+        let metadata = Self { db, clock: options.clock, upload_ids, node, sequencer };
+        if let Db::Postgres(postgres, _) = &metadata.db {
             postgres.continuity().belongs_to(metadata.site().await?.incarnation);
         }
         let head = match metadata.sequence_now().await {
@@ -141,6 +147,15 @@ impl Metadata {
             None => self.log_head().await,
             Some(sequencer) => sequencer.pass().await,
         }
+    }
+
+    /// Returns once every transaction that originates events and had begun before has ended, at any node; also one whose
+    /// node died while it was committing.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn await_writers(&self) -> Result<()> {
+        self.db.write_alone(|tx| Box::pin(tx.lock_role())).await
     }
 
     /// Which epoch began where, oldest first.

@@ -53,6 +53,12 @@ const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("../migrations/postgres/0005_maintenance.sql"),
     },
     Migration {
+        number: 6,
+        name: "nodes and leases",
+        sqlite: include_str!("../migrations/sqlite/0006_nodes_and_leases.sql"),
+        postgres: include_str!("../migrations/postgres/0006_nodes_and_leases.sql"),
+    },
+    Migration {
         number: 7,
         name: "accepted losses",
         sqlite: include_str!("../migrations/sqlite/0007_accepted_losses.sql"),
@@ -192,11 +198,30 @@ fn checksum(sql: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{MIGRATIONS, apply_missing, migrate};
+    use super::{MIGRATIONS, apply_missing, changes, migrate};
     use crate::{
         Clock,
         db::{Database, Db},
     };
+
+    #[tokio::test]
+    async fn a_change_that_came_after_a_later_one_is_made_too() {
+        const WITHOUT: &str =
+            "DROP TABLE leases; DROP TABLE nodes; DELETE FROM schema_migrations WHERE number = 6";
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::Sqlite { path: folder.path().join("metadata.db") };
+        let db = Db::connect(&database, &Clock::System).await.unwrap();
+        let missing = async || {
+            let changes = changes(&db).await.unwrap();
+            changes.iter().filter(|change| !change.applied).map(|change| change.number).collect::<Vec<_>>()
+        };
+        migrate(&db).await.unwrap();
+        db.script(WITHOUT).await.unwrap();
+        assert_eq!(missing().await, [6]);
+        migrate(&db).await.unwrap();
+        assert!(missing().await.is_empty());
+        assert!(db.query("SELECT job FROM leases", vec![]).await.unwrap().is_empty());
+    }
 
     #[tokio::test]
     async fn rows_of_every_rebuilt_table_are_the_same_afterwards() {

@@ -45,8 +45,7 @@ pub(crate) struct Sequencer {
 }
 
 impl Sequencer {
-    pub(crate) fn start(db: Arc<PostgresDb>) -> Self {
-        let node = Uuid::new_v4();
+    pub(crate) fn start(db: Arc<PostgresDb>, node: Uuid) -> Self {
         let numbering = tokio::spawn(number_for_ever(Arc::clone(&db), node));
         let stamping = tokio::spawn(stamp_for_ever(Arc::clone(&db)));
         Self { db, node, tasks: vec![numbering, stamping] }

@@ -15,7 +15,6 @@ pub use self::{
 use crate::{
     ItemKind, Lease, LoggedEvent, Metadata, RepositoryUuid, Result, Unsettled,
     db::{Row, Value},
-    log_cursor::lapsed_beyond,
 };
 
 /// A retry is never planned further ahead than this (µs); one that seems to be was planned by a clock set back.
@@ -73,10 +72,10 @@ impl Metadata {
     /// # Errors
     /// Those of the database.
     pub async fn lease_due(&self, lease: Lease, limit: u32) -> Result<Vec<RepositoryUuid>> {
-        const LEASE: &str = "UPDATE tracked_repositories SET state = 'started', lease_holder = $1, lease_until_us = $2 \
+        const LEASE: &str = "UPDATE tracked_repositories SET state = 'started', lease_holder = $1, lease_until_us = {now $5} + $2 \
              WHERE repository IN (SELECT repository FROM tracked_repositories WHERE state <> 'synced' \
                AND (next_attempt_us <= $3 OR next_attempt_us > $4) \
-               AND (lease_holder IS NULL OR lease_until_us <= $3 OR lease_until_us > $5) \
+               AND (lease_holder IS NULL OR lease_until_us <= {now $5} OR lease_until_us > {now $5} + 4 * $2) \
                ORDER BY needs_listing, next_attempt_us LIMIT $6 {for update skip locked}) \
              RETURNING repository";
         self.db
@@ -85,10 +84,10 @@ impl Metadata {
                     let now = tx.now_us();
                     let params: Vec<Value> = vec![
                         lease.holder.into(),
-                        (now + lease.duration_us).into(),
+                        lease.duration_us.into(),
                         now.into(),
                         (now + FARTHEST_RETRY_US).into(),
-                        lapsed_beyond(now, lease).into(),
+                        tx.lease_clock(),
                         limit.into(),
                     ];
                     let rows = tx.query(LEASE, params).await?;
@@ -106,10 +105,11 @@ impl Metadata {
     pub async fn anything_due(&self, lease: Lease) -> Result<bool> {
         const DUE: &str = "SELECT 1 FROM tracked_repositories WHERE state <> 'synced' \
              AND (next_attempt_us <= $1 OR next_attempt_us > $2) \
-             AND (lease_holder IS NULL OR lease_until_us <= $1 OR lease_until_us > $3) \
+             AND (lease_holder IS NULL OR lease_until_us <= {now $3} OR lease_until_us > {now $3} + 4 * $4) \
              ORDER BY needs_listing, next_attempt_us LIMIT 1";
         let now = self.clock().now_us();
-        let params = vec![now.into(), (now + FARTHEST_RETRY_US).into(), lapsed_beyond(now, lease).into()];
+        let params =
+            vec![now.into(), (now + FARTHEST_RETRY_US).into(), self.lease_clock(), lease.duration_us.into()];
         Ok(self.db.query_opt(DUE, params).await?.is_some())
     }
 
@@ -118,19 +118,17 @@ impl Metadata {
     /// # Errors
     /// Those of the database.
     pub async fn lease_repository(&self, repository: RepositoryUuid, lease: Lease) -> Result<bool> {
-        const LEASE: &str = "UPDATE tracked_repositories SET lease_holder = $2, lease_until_us = $3 \
-             WHERE repository = $1 AND (lease_holder IS NULL OR lease_holder = $2 OR lease_until_us <= $4 \
-             OR lease_until_us > $5)";
+        const LEASE: &str = "UPDATE tracked_repositories SET lease_holder = $2, lease_until_us = {now $4} + $3 \
+             WHERE repository = $1 AND (lease_holder IS NULL OR lease_holder = $2 OR lease_until_us <= {now $4} \
+             OR lease_until_us > {now $4} + 4 * $3)";
         self.db
             .write(move |tx| {
                 Box::pin(async move {
-                    let now = tx.now_us();
                     let params: Vec<Value> = vec![
                         repository.into(),
                         lease.holder.into(),
-                        (now + lease.duration_us).into(),
-                        now.into(),
-                        lapsed_beyond(now, lease).into(),
+                        lease.duration_us.into(),
+                        tx.lease_clock(),
                     ];
                     Ok(tx.execute(LEASE, params).await? == 1)
                 })
@@ -143,14 +141,15 @@ impl Metadata {
     /// # Errors
     /// Those of the database.
     pub async fn renew_leases(&self, repositories: Vec<RepositoryUuid>, lease: Lease) -> Result<()> {
-        const RENEW: &str =
-            "UPDATE tracked_repositories SET lease_until_us = $3 WHERE repository = $1 AND lease_holder = $2";
+        const RENEW: &str = "UPDATE tracked_repositories SET lease_until_us = {now $4} + $3 WHERE repository = $1 AND lease_holder = $2";
         self.db
             .write(move |tx| {
-                let until = tx.now_us() + lease.duration_us;
+                let clock = tx.lease_clock();
                 let sets = repositories
                     .iter()
-                    .map(|uuid| vec![(*uuid).into(), lease.holder.into(), until.into()])
+                    .map(|uuid| {
+                        vec![(*uuid).into(), lease.holder.into(), lease.duration_us.into(), clock.clone()]
+                    })
                     .collect();
                 Box::pin(async move { tx.send_each(RENEW, sets).await })
             })

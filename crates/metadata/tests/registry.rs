@@ -16,6 +16,8 @@ mod blobs;
 mod deletions;
 #[path = "registry/held_tags.rs"]
 mod held_tags;
+#[path = "registry/leases.rs"]
+mod leases;
 #[path = "registry/manifests.rs"]
 mod manifests;
 #[path = "registry/paging.rs"]

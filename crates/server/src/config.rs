@@ -73,6 +73,8 @@ pub struct HttpConfig {
     pub headers: ResponseHeaders,
     /// Where the repositories of other registries are, whose names pulls tell in `ns`.
     pub namespaces: Namespaces,
+    /// How long load balancers get to see `/readyz` fail before connections are refused.
+    pub drain_notice: Duration,
     /// How long requests in flight may go on after SIGTERM.
     pub drain_timeout: Duration,
     /// None: plain HTTP.

@@ -10,6 +10,8 @@ use std::{
 
 use rustix::fs::{FlockOperation, Mode, OFlags, StatVfs};
 
+use uuid::Uuid;
+
 use crate::StartError;
 
 /// File systems on which locks and memory maps do not hold between machines (`statfs(2)`).
@@ -69,6 +71,30 @@ impl DataDirectory {
     /// Where this node notes what it has seen of the log of a database on another machine.
     pub(crate) fn database_seen(&self) -> PathBuf {
         self.path.join("database-seen.json")
+    }
+
+    /// The run that had this directory before: it has ended, since the lock is this one's. Blocks for one small file.
+    pub(crate) fn earlier_node(&self) -> Result<Option<Uuid>, StartError> {
+        match std::fs::read_to_string(self.node_file()) {
+            // Cut short by a crash: then its leases lapse by themselves.
+            Ok(text) => Ok(Uuid::try_parse(text.trim()).ok()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StartError::DataDirectory { doing: "read", path: self.node_file(), source }),
+        }
+    }
+
+    /// Notes this run for the one after it.
+    pub(crate) fn remember_node(&self, node: Uuid) -> Result<(), StartError> {
+        let path = self.node_file();
+        std::fs::write(&path, node.to_string()).map_err(|source| StartError::DataDirectory {
+            doing: "write",
+            path,
+            source,
+        })
+    }
+
+    fn node_file(&self) -> PathBuf {
+        self.path.join("node")
     }
 
     /// Refuses an embedded database on a file system whose locks do not hold.

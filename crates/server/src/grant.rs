@@ -55,25 +55,29 @@ pub(crate) struct RoleRights {
     pub(crate) bindings: Arc<Bindings>,
     /// What the personal token that was shown is good for.
     pub(crate) limit: Option<TokenLimit>,
-    /// What the bearer token that was shown was issued for; none where the caller showed something else.
+    /// What the bearer token that was shown allows, a repository at a time; none where the caller showed something else.
     pub(crate) scope: Option<Vec<(RepositoryName, Actions)>>,
     /// Whether a bearer token was issued for the catalog too.
     pub(crate) catalog: bool,
 }
 
 impl RoleRights {
+    /// Of a bearer token that was issued for `scope`: what the roles are worth there is looked up here, once for all its requests.
+    pub(crate) fn within(self, scope: &[(RepositoryName, Actions)], catalog: bool) -> Self {
+        let worth =
+            |(name, actions): &(RepositoryName, Actions)| (name.clone(), actions.and(self.actions(name)));
+        let scope = scope.iter().map(worth).collect();
+        Self { scope: Some(scope), catalog, ..self }
+    }
+
     pub(crate) fn actions(&self, repository: &RepositoryName) -> Actions {
-        let scope = match &self.scope {
-            None => Actions::ALL,
+        match &self.scope {
+            None => self.limited(repository).and(self.bindings.actions(&self.identity, repository)),
             Some(scope) => scope
                 .iter()
                 .filter(|(name, _)| name == repository)
                 .fold(Actions::NONE, |all, (_, actions)| all.or(*actions)),
-        };
-        if scope.is_empty() {
-            return Actions::NONE;
         }
-        scope.and(self.limited(repository)).and(self.bindings.actions(&self.identity, repository))
     }
 
     fn limited(&self, repository: &RepositoryName) -> Actions {
@@ -225,7 +229,11 @@ mod tests {
         let identity =
             Identity::Account { name: "alice".parse().unwrap(), kind: twinport_access::AccountKind::User };
         let bindings = roles(&["user:alice maintainer team/**", "anyone reader public/*"]);
-        RoleRights { identity, bindings, limit, scope, catalog: false }
+        let rights = RoleRights { identity, bindings, limit, scope: None, catalog: false };
+        match scope {
+            Some(scope) => rights.within(&scope, false),
+            None => rights,
+        }
     }
 
     #[test]

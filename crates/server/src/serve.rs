@@ -3,6 +3,7 @@
 
 mod front;
 mod identity;
+mod jobs;
 mod keeping_rules;
 mod reload;
 mod service_manager;
@@ -14,14 +15,14 @@ use tokio::{net::lookup_host, signal::unix::Signal, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 use twinport_blobs::Blobs;
 use twinport_geo::Feed;
-use twinport_metadata::{Clock, Database, Metadata, OpenOptions, SchemaChange};
+use twinport_metadata::{Clock, Database, Metadata, NodeRecord, OpenOptions, SchemaChange};
 
-use self::{front::Front, service_manager::ServiceManager};
+use self::{front::Front, jobs::Jobs, service_manager::ServiceManager};
 use crate::{
     admin_api,
     config::{
         AuthConfig, BlobPlace, Config, ConfigSource, DatabaseConfig, IssuerConfig, KeySource, ListenAddress,
-        MainAddress, UploadPurging,
+        MainAddress,
     },
     data_directory::{AdminSocket, DataDirectory},
     external::ExternalAddress,
@@ -36,12 +37,9 @@ use crate::{
     site::{Parts, RunningSite, root},
     start_error::StartError,
     telemetry::{LogControl, Metrics, Observer},
-    token_service, token_upkeep,
+    token_service,
     v2::v2_service,
 };
-
-/// How long load balancers get to see `/readyz` fail before connections are refused.
-const NOTICE: Duration = Duration::from_millis(500);
 
 /// How often the certificate's files are looked at.
 const CERTIFICATE_LOOKS: Duration = Duration::from_secs(10);
@@ -57,6 +55,8 @@ pub struct ServeOptions {
     pub reread: Option<Reread>,
     /// Where the first start with accounts finds the password of the first account; else one is made and printed.
     pub admin_password_file: Option<PathBuf>,
+    /// What this node is called among the nodes of its site; else `node`.
+    pub node: Option<String>,
     /// Where the service manager listens: `NOTIFY_SOCKET`.
     pub notify_socket: Option<OsString>,
 }
@@ -110,12 +110,20 @@ async fn run(
     hangups: Signal,
 ) -> Result<(), StartError> {
     identity::check(&metadata, &blobs, &config.storage.blobs).await?;
-    let recovered = twinport_upkeep::recover(&metadata, &blobs).await?;
+    succeed_earlier_run(&metadata, data).await?;
+    let alone = !metadata.nodes().await?.iter().any(NodeRecord::is_live);
+    if !alone && config.http.host.is_none() && config.geo.internal_url.is_none() {
+        tracing::warn!(
+            "other nodes of this site run, and clients and sites are told this one's address: set http.host to the balancer's"
+        );
+    }
+    let recovered = twinport_upkeep::recover(&metadata, &blobs, alone).await?;
     if recovered != twinport_upkeep::RecoveryReport::default() {
         tracing::info!(
             kept = recovered.kept,
             discarded = recovered.discarded,
             unpublished = recovered.unpublished,
+            elsewhere = recovered.elsewhere,
             "put right what the last stop left"
         );
     }
@@ -142,13 +150,10 @@ async fn run(
     let admin = Listener::bind_unix(socket.path(), limits).map_err(unlistenable)?;
 
     let address = main.local_addr();
-    let site = Arc::new(assemble(config, metadata, blobs, address, tls).await?);
+    let node = options.node.unwrap_or_else(|| "node".to_owned());
+    metadata.node_is_here(&node, env!("CARGO_PKG_VERSION"), false).await?;
+    let site = Arc::new(assemble(config, metadata, blobs, node, address, tls).await?);
     site.replication.start_if_secondary().await?;
-    let purging =
-        site.config.storage.upload_purging.map(|purging| tokio::spawn(purge(site.clone(), purging)));
-
-    let counting = tokio::spawn(keeping_rules::count_usage(site.clone()));
-    let retaining = tokio::spawn(keeping_rules::retain(site.clone()));
 
     let closing = CancellationToken::new();
     if let Some(tls) = &site.tls {
@@ -166,11 +171,11 @@ async fn run(
         accounts.refresh().await?;
         rest = rest.merge(token_service::router(accounts.clone()));
         tokio::spawn(accounts.clone().keep_current(closing.clone()));
-        tokio::spawn(token_upkeep::keep(site.metadata.clone(), closing.clone()));
     } else if let Some(file) = options.admin_password_file {
         let reason = "this site has no accounts: set accounts.enabled, or leave the file out".to_owned();
         return Err(StartError::AdminPassword { file, reason });
     }
+    let jobs = Jobs::start(&site);
     let front = Front::new(v2_service(site.registry.clone()), rest, observer.clone())
         .below(site.registry.settings.external.clone());
     let admin_front = Front::without_v2(admin_api::router(site.clone()), observer);
@@ -196,28 +201,38 @@ async fn run(
     let stopping = async {
         options.stop.cancelled().await;
         manager.stopping();
-        drain(&site, &closing).await;
+        drain(&site, jobs, &closing).await;
     };
     let reloading = reload::at_each(hangups, &site, options.reread, &manager, closing.clone());
     let ((in_time, ..), (), ()) = tokio::join!(serving, stopping, reloading);
-    for task in purging.iter().chain([&counting, &retaining]) {
-        task.abort();
-    }
-    site.replication.stop().await;
     tracing::info!(all_requests_ended = in_time, "stopped");
     Ok(())
 }
 
 /// First says that it is not ready, then ends what never ends by itself, then lets the listeners drain.
-async fn drain(site: &RunningSite, closing: &CancellationToken) {
+async fn drain(site: &RunningSite, jobs: Jobs, closing: &CancellationToken) {
     tracing::info!("draining: no further requests are taken, those under way may end");
     site.begin_draining();
-    if site.address.is_some_and(|address| !address.ip().is_loopback()) {
-        tokio::time::sleep(NOTICE).await;
+    let others = site.metadata.nodes().await.unwrap_or_default();
+    let others = others.iter().any(|node| node.is_live() && !node.is_this);
+    if others || site.address.is_some_and(|address| !address.ip().is_loopback()) {
+        tokio::time::sleep(site.config.http.drain_notice).await;
     }
+    jobs.stop().await;
     site.feed.close();
     site.replication.stop().await;
+    if let Err(error) = site.metadata.node_leaves().await {
+        tracing::debug!(%error, "this node could not hand on its jobs: their leases lapse");
+    }
     closing.cancel();
+}
+
+/// Takes over from the earlier run of this data directory, which has ended: its leases need not lapse.
+async fn succeed_earlier_run(metadata: &Metadata, data: &DataDirectory) -> Result<(), StartError> {
+    if let Some(earlier) = data.earlier_node()? {
+        metadata.succeed(earlier).await?;
+    }
+    data.remember_node(metadata.node())
 }
 
 async fn open_data(config: &Config) -> Result<DataDirectory, StartError> {
@@ -263,6 +278,7 @@ async fn assemble(
     config: Config,
     metadata: Metadata,
     blobs: Blobs,
+    node: String,
     address: Option<SocketAddr>,
     tls: Option<Arc<Tls>>,
 ) -> Result<RunningSite, StartError> {
@@ -280,7 +296,7 @@ async fn assemble(
     let policy = policy(&config, &metadata).await?;
     let registry = Arc::new(Registry::new(metadata.clone(), blobs, settings, policy));
     let external = root(&config);
-    let site = RunningSite::new(Parts { config, registry, feed, replication, metrics, address, tls });
+    let site = RunningSite::new(Parts { config, node, registry, feed, replication, metrics, address, tls });
     let internal = site.url_for_sites();
     metadata.set_urls(external.as_deref().or(Some(&internal)), Some(&internal)).await?;
     Ok(site)
@@ -370,21 +386,4 @@ async fn candidates(address: &ListenAddress) -> io::Result<Vec<SocketAddr>> {
         ]);
     }
     Ok(lookup_host((address.host.as_str(), address.port)).await?.collect())
-}
-
-/// Ends abandoned upload sessions, for as long as the site lives.
-async fn purge(site: Arc<RunningSite>, purging: UploadPurging) {
-    let age_us = i64::try_from(purging.age.as_micros()).unwrap_or(i64::MAX);
-    let mut rounds = tokio::time::interval(purging.interval);
-    loop {
-        rounds.tick().await;
-        let before_us = site.metadata.clock().now_us().saturating_sub(age_us);
-        match twinport_upkeep::expire_uploads(&site.metadata, &site.blobs, before_us).await {
-            Ok(0) => {}
-            Ok(ended) => tracing::info!(ended, "ended abandoned upload sessions"),
-            Err(error) => {
-                tracing::warn!(%error, "abandoned upload sessions were not ended: trying again next time")
-            }
-        }
-    }
 }

@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A running site.
 pub(crate) struct RunningSite {
     pub(crate) config: Config,
+    /// What this node is called.
+    pub(crate) node: String,
     pub(crate) metadata: Metadata,
     pub(crate) blobs: Blobs,
     pub(crate) registry: Arc<Registry>,
@@ -58,6 +60,7 @@ pub(crate) enum Readiness {
 /// The parts that [`RunningSite::new`] puts together.
 pub(crate) struct Parts {
     pub(crate) config: Config,
+    pub(crate) node: String,
     pub(crate) registry: Arc<Registry>,
     pub(crate) feed: Feed,
     pub(crate) replication: Replication,
@@ -68,12 +71,13 @@ pub(crate) struct Parts {
 
 impl RunningSite {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, registry, feed, replication, metrics, address, tls } = parts;
+        let Parts { config, node, registry, feed, replication, metrics, address, tls } = parts;
         let (metadata, blobs) = (registry.metadata.clone(), registry.blobs.clone());
         let registrar = Registrar::new(metadata.clone(), feed.clone());
         let draining = AtomicBool::new(false);
         Self {
             config,
+            node,
             metadata,
             blobs,
             registry,

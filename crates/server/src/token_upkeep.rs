@@ -1,9 +1,9 @@
 //! What a site with accounts looks after while it runs: that other sites know its keys, and that old refresh tokens go.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
 use twinport_metadata::{Actor, BOOTSTRAP_ACTOR, Error, Metadata, Role};
 
 /// How soon another key of the primary is told to other sites. Secondaries tell theirs with each report.
@@ -11,16 +11,13 @@ const LOOKS: Duration = Duration::from_secs(2);
 /// How many looks lie between two rounds of forgetting refresh tokens: an hour.
 const PURGE_EVERY: u32 = 1_800;
 
-/// Looks after them until the site stops.
-pub(crate) async fn keep(metadata: Metadata, stop: CancellationToken) {
+/// Looks after them, for as long as the job is this node's.
+pub(crate) async fn keep(metadata: Metadata) -> ControlFlow<()> {
     let mut looks = interval(LOOKS);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut count: u32 = 0;
     loop {
-        tokio::select! {
-            _ = looks.tick() => {}
-            () = stop.cancelled() => return,
-        }
+        looks.tick().await;
         if let Err(error) = publish_own_keys(&metadata).await {
             tracing::warn!(%error, "this site's token keys could not be told to other sites, trying again");
         }

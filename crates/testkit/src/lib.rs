@@ -1,6 +1,8 @@
 //! What tests run against: databases, file systems that lose power. Never linked into the product.
 
+mod balancer;
 mod certificates;
+mod cluster;
 mod fault_proxy;
 mod growth;
 mod image;
@@ -21,13 +23,15 @@ mod site;
 mod small_disk;
 mod strace;
 
+pub use balancer::{Balancer, Forwarded, Probing};
 pub use certificates::{Authority, KeyedCertificate};
+pub use cluster::{Cluster, SharedStore};
 pub use fault_proxy::{FaultProxy, RequestFaults};
 pub use growth::{Filled, Growth};
 pub use image::{Image, MANIFEST, pull_whole, push_blob};
 pub use inventory::{Inventory, take_inventory};
 pub use ledger::{Ledger, ManifestName, Removal, Scope, TagName};
-pub use load::Load;
+pub use load::{Load, load_client, push_in_chunks};
 pub use memory::MemoryWatch;
 pub use object_server::{ObjectServer, ObjectServerKind, object_server};
 pub use pair::{BINARY_VARIABLE, Pair, program, site_database};

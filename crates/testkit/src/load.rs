@@ -3,6 +3,7 @@
 
 mod chunked;
 mod convergence;
+mod silence;
 
 use std::{
     sync::{
@@ -18,7 +19,8 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::task::JoinSet;
 use twinport_oci::Digest;
 
-use crate::{Image, Ledger, MANIFEST, Removal, load::chunked::push_in_chunks};
+pub use self::{chunked::push_in_chunks, silence::load_client};
+use crate::{Image, Ledger, MANIFEST, Removal, load::silence::broke};
 
 /// How long a site may be away before the load gives up.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -150,9 +152,10 @@ impl Load {
 
     /// A connection that broke is the point of it all; anything else is a failure.
     async fn survive(&self, error: anyhow::Error, deadline: Instant) -> anyhow::Result<()> {
-        if error.downcast_ref::<reqwest::Error>().is_none() || Instant::now() >= deadline {
+        if Instant::now() >= deadline {
             return Err(error);
         }
+        broke(error)?;
         tokio::time::sleep(PAUSE).await;
         Ok(())
     }
@@ -162,12 +165,7 @@ impl Load {
         let Some(secondary) = &self.secondary else { return Ok(()) };
         while !ended.load(Ordering::SeqCst) {
             if let Some(tag) = self.ledger.any_tag(&mut random) {
-                let looked = self.look(secondary, &tag).await;
-                if let Err(error) = looked
-                    && error.downcast_ref::<reqwest::Error>().is_none()
-                {
-                    return Err(error);
-                }
+                self.look(secondary, &tag).await.or_else(broke)?;
             }
             tokio::time::sleep(PAUSE).await;
         }

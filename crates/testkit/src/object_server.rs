@@ -45,6 +45,7 @@ impl ObjectServerKind {
 #[derive(Debug)]
 pub struct ObjectServer {
     address: SocketAddr,
+    data: PathBuf,
     /// Its standard input is what keeps the server alive.
     _supervisor: Child,
 }
@@ -83,13 +84,19 @@ impl ObjectServer {
         };
         let supervisor = shell.spawn().context("cannot run sh")?;
         wait_until_ready(address, &directory)?;
-        Ok(Some(Self { address, _supervisor: supervisor }))
+        Ok(Some(Self { address, data, _supervisor: supervisor }))
     }
 
     /// `127.0.0.1:PORT`
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the server keeps the bucket: a path for each key, in a form of its own.
+    #[must_use]
+    pub fn bucket_folder(&self) -> PathBuf {
+        self.data.join(Self::BUCKET)
     }
 
     /// `http://127.0.0.1:PORT`

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::{Field, ObjectServer, records};
+use crate::{Field, ObjectServer, SharedStore, records};
 
 /// How long a start may take on a loaded machine.
 const START: Duration = Duration::from_secs(60);
@@ -56,8 +56,9 @@ pub struct SiteProcess {
     data: PathBuf,
     address: SocketAddr,
     database: SiteDatabase,
-    bucket: Option<SiteBucket>,
     environment: Vec<(String, String)>,
+    /// Where blobs are kept, if not in the data directory.
+    store: Option<SharedStore>,
     child: Option<Child>,
 }
 
@@ -83,8 +84,7 @@ impl SiteProcess {
         environment: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
         let mut site = Self::unstarted(binary, data, database)?;
-        site.environment =
-            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        site.set_environment(environment);
         site.start_again()?;
         Ok(site)
     }
@@ -100,7 +100,7 @@ impl SiteProcess {
         bucket: Option<SiteBucket>,
     ) -> anyhow::Result<Self> {
         let mut site = Self::unstarted(binary, data, database)?;
-        site.bucket = bucket;
+        site.store = bucket.map(SharedStore::Bucket);
         site.start_again()?;
         Ok(site)
     }
@@ -115,17 +115,35 @@ impl SiteProcess {
         Ok(site)
     }
 
-    fn unstarted(binary: &Path, data: &Path, database: SiteDatabase) -> anyhow::Result<Self> {
+    /// A site that is to be set up before its first start.
+    ///
+    /// # Errors
+    /// When its data directory cannot be made, or no port is free.
+    pub(crate) fn unstarted(binary: &Path, data: &Path, database: SiteDatabase) -> anyhow::Result<Self> {
         std::fs::create_dir_all(data)?;
         Ok(Self {
             binary: binary.to_owned(),
             data: data.to_owned(),
             address: free_address()?,
             database,
-            bucket: None,
             environment: Vec::new(),
+            store: None,
             child: None,
         })
+    }
+
+    /// What it finds in its environment from its next start on.
+    pub(crate) fn set_environment<'v>(
+        &mut self,
+        variables: impl IntoIterator<Item = &'v (&'v str, &'v str)>,
+    ) {
+        let owned = variables.into_iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.environment = owned.collect();
+    }
+
+    /// Where it keeps its blobs from its next start on.
+    pub(crate) fn set_store(&mut self, store: SharedStore) {
+        self.store = Some(store);
     }
 
     /// Starts a killed site on the same address and data, and waits until it is ready.
@@ -183,6 +201,22 @@ impl SiteProcess {
     /// When it does not run.
     pub fn hang_up(&self) -> anyhow::Result<()> {
         self.signal(rustix::process::Signal::HUP)
+    }
+
+    /// SIGSTOP: it stands still as if its machine did.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.signal(rustix::process::Signal::STOP)
+    }
+
+    /// SIGCONT: it goes on as if nothing had been.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.signal(rustix::process::Signal::CONT)
     }
 
     fn signal(&self, signal: rustix::process::Signal) -> anyhow::Result<()> {
@@ -377,12 +411,16 @@ impl SiteProcess {
         self.data.with_extension("log")
     }
 
+    fn store(&self) -> SharedStore {
+        self.store.clone().unwrap_or_else(|| SharedStore::Directory(self.data.join("blobs")))
+    }
+
     fn site_arguments(&self) -> anyhow::Result<Vec<String>> {
         let data = self.data.to_str().context("the data directory is UTF-8")?.to_owned();
         let mut arguments = vec!["--data".to_owned(), data, "--addr".to_owned(), self.address.to_string()];
         if let SiteDatabase::Postgres(url) = &self.database {
             let config = self.data.with_extension("yml");
-            std::fs::write(&config, postgres_config(url, &self.data, self.bucket.as_ref())?)?;
+            std::fs::write(&config, postgres_config(url, &self.store())?)?;
             arguments.extend(["--config".to_owned(), config.to_string_lossy().into_owned()]);
         }
         Ok(arguments)
@@ -417,15 +455,15 @@ fn processor_ms_of(pid: u32) -> u64 {
     fields.filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * MS_PER_TICK
 }
 
-fn postgres_config(url: &str, data: &Path, bucket: Option<&SiteBucket>) -> anyhow::Result<String> {
+fn postgres_config(url: &str, store: &SharedStore) -> anyhow::Result<String> {
     let rest = url.strip_prefix("postgres://").context("a postgres:// URL")?;
     let (account, rest) = rest.split_once('@').context("a user")?;
     let (host, database) = rest.split_once('/').context("a database")?;
     let (host, port) = host.split_once(':').context("a port")?;
     let (user, password) = account.split_once(':').unwrap_or((account, ""));
-    let storage = match bucket {
-        None => format!("filesystem: {{rootdirectory: {}}}", data.join("blobs").display()),
-        Some(SiteBucket { endpoint, root, redirect }) => format!(
+    let storage = match store {
+        SharedStore::Directory(root) => format!("filesystem: {{rootdirectory: {}}}", root.display()),
+        SharedStore::Bucket(SiteBucket { endpoint, root, redirect }) => format!(
             "s3: {{bucket: {}, region: {}, regionendpoint: '{endpoint}', forcepathstyle: true, rootdirectory: {root}, \
              accesskey: {}, secretkey: {}}}\n  redirect: {{disable: {}}}",
             ObjectServer::BUCKET,

@@ -4,8 +4,9 @@
 //! **Architecture invariant:** a spool keeps its name until the commit, so leftover spools name everything that
 //! may be unowned, and no scan of the blobs is needed.
 //!
-//! A store that other nodes may have open is left alone: what one of them is about to commit looks the same. There,
-//! `expire` removes by age what is abandoned, and `scrub` finds what nothing owns.
+//! In a directory that other nodes have open, locks tell what they are at work on. A bucket has none, so it is left alone:
+//! what a node is about to commit looks the same there. `expire` removes by age what is abandoned, and `scrub` finds what
+//! nothing owns.
 
 use twinport_blobs::{Blobs, LeftoverSpool, SpoolName};
 use twinport_metadata::Metadata;
@@ -25,28 +26,44 @@ pub struct RecoveryReport {
     pub discarded: u64,
     /// Published files removed, because the commit that would have named them never happened.
     pub unpublished: u64,
+    /// Spools that other nodes of the site work on.
+    pub elsewhere: u64,
 }
 
-/// Looks at every leftover spool. Runs alone, before the site serves.
+/// Looks at every leftover spool that no other node works on. Runs before this node serves; others may, unless it is `alone`.
 ///
 /// # Errors
 /// What the database or the disk says; running it again goes on.
-pub async fn recover(metadata: &Metadata, blobs: &Blobs) -> Result<RecoveryReport> {
+pub async fn recover(metadata: &Metadata, blobs: &Blobs, alone: bool) -> Result<RecoveryReport> {
     let mut report = RecoveryReport::default();
     if blobs.is_shared() {
         return Ok(report);
     }
     for spool in blobs.spools().await? {
+        let unpublished_session = matches!(spool.name, SpoolName::Upload(_)) && spool.links == 1;
+        if unpublished_session && !alone {
+            // A client may send the next bytes at any moment, and those before them may not have their row yet.
+            report.kept += 1;
+            continue;
+        }
+        if !blobs.adopt(&spool.name).await? {
+            report.elsewhere += 1;
+            continue;
+        }
         let published = spool.links > 1;
         if published {
+            // A node that died may have sent its last commit: what that comes to is known first.
+            metadata.await_writers().await?;
             for digest in digests_of(blobs, &spool).await? {
-                if metadata.blob_is_known(&digest).await?.is_none() && blobs.stat(&digest).await?.is_some() {
-                    blobs.unpublish(&digest).await?;
+                if metadata.blob_is_known(&digest).await?.is_none()
+                    && blobs.unpublish_spool(&spool.name, &digest).await?
+                {
                     report.unpublished += 1;
                 }
             }
         }
         if is_kept(metadata, &spool, published).await? {
+            blobs.release(&spool.name);
             report.kept += 1;
         } else {
             blobs.discard(&spool.name).await?;

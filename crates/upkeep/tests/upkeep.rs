@@ -93,9 +93,9 @@ async fn a_blob_published_without_a_commit_is_taken_back() {
     let digest = Digest::sha256(b"orphan");
     site.blobs.put(&digest, Bytes::from_static(b"orphan")).await.unwrap();
 
-    let report = recover(&site.metadata, &site.blobs).await.unwrap();
+    let report = recover(&site.metadata, &site.blobs, true).await.unwrap();
 
-    assert_eq!(report, RecoveryReport { kept: 0, discarded: 1, unpublished: 1 });
+    assert_eq!(report, RecoveryReport { kept: 0, discarded: 1, unpublished: 1, elsewhere: 0 });
     assert_eq!(site.blobs.stat(&digest).await.unwrap(), None);
     assert!(site.blobs.spools().await.unwrap().is_empty());
 }
@@ -107,9 +107,9 @@ async fn a_blob_whose_commit_came_stays_and_only_its_spool_goes() {
     site.blobs.put(&digest, Bytes::from_static(b"owned")).await.unwrap();
     site.commit(digest, 5).await;
 
-    let report = recover(&site.metadata, &site.blobs).await.unwrap();
+    let report = recover(&site.metadata, &site.blobs, true).await.unwrap();
 
-    assert_eq!(report, RecoveryReport { kept: 0, discarded: 1, unpublished: 0 });
+    assert_eq!(report, RecoveryReport { kept: 0, discarded: 1, unpublished: 0, elsewhere: 0 });
     assert_eq!(site.blobs.stat(&digest).await.unwrap(), Some(5));
 }
 
@@ -121,9 +121,9 @@ async fn an_open_session_survives_even_when_it_was_published_already() {
     let digest = site.append(&spool, b"resumable").await.hasher.finish();
     site.blobs.publish(&spool, &digest, 9).await.unwrap();
 
-    let report = recover(&site.metadata, &site.blobs).await.unwrap();
+    let report = recover(&site.metadata, &site.blobs, true).await.unwrap();
 
-    assert_eq!(report, RecoveryReport { kept: 1, discarded: 0, unpublished: 1 });
+    assert_eq!(report, RecoveryReport { kept: 1, discarded: 0, unpublished: 1, elsewhere: 0 });
     assert_eq!(site.blobs.stat(&digest).await.unwrap(), None);
     assert_eq!(site.blobs.spool_len(&spool).await.unwrap(), Some(9));
 }
@@ -132,8 +132,8 @@ async fn an_open_session_survives_even_when_it_was_published_already() {
 async fn a_spool_of_no_session_is_removed() {
     let site = Fixture::new().await;
     site.append(&SpoolName::Upload(UploadId::new()), b"left").await;
-    let report = recover(&site.metadata, &site.blobs).await.unwrap();
-    assert_eq!(report, RecoveryReport { kept: 0, discarded: 1, unpublished: 0 });
+    let report = recover(&site.metadata, &site.blobs, true).await.unwrap();
+    assert_eq!(report, RecoveryReport { kept: 0, discarded: 1, unpublished: 0, elsewhere: 0 });
 }
 
 #[tokio::test]
@@ -194,7 +194,7 @@ async fn a_bucket_is_cleaned_by_age_alone_as_other_nodes_may_be_at_work() {
     for spool in [&open, &left, &transfer] {
         site.append(spool, b"bytes").await;
     }
-    assert_eq!(recover(&site.metadata, &site.blobs).await.unwrap(), RecoveryReport::default());
+    assert_eq!(recover(&site.metadata, &site.blobs, false).await.unwrap(), RecoveryReport::default());
     let report = scrub(&site.metadata, &site.blobs, |_| {}).await.unwrap();
     assert_eq!(report.findings, []);
     assert_eq!(expire_uploads(&site.metadata, &site.blobs, 0).await.unwrap(), 0);

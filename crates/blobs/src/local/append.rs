@@ -71,6 +71,7 @@ impl Claim {
             }
             Err(e) => return Err(self.error("opening", e)),
         };
+        self.store.lock_spool(&self.spool, &file)?;
         let metadata = file.metadata().map_err(|e| self.error("reading the length of", e))?;
         if metadata.nlink() > 1 {
             return Err(Error::SpoolPublished(self.spool));

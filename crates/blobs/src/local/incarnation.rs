@@ -48,6 +48,8 @@ impl LocalBlobs {
         let store = self.clone();
         blocking("writing the incarnation", move || {
             let path = store.marker();
+            // Nodes of one site that start at once would write, and take away, one file.
+            let _alone = store.lock_removals().map_err(|e| Error::io("locking", &path, e))?;
             if path.try_exists().map_err(|e| Error::io("looking for", &path, e))? {
                 // A crash right after the link leaves it. Nothing hangs on it, and the disk may be read-only.
                 fs::remove_file(store.unfinished_marker(incarnation)).ok();

@@ -59,9 +59,11 @@ impl LocalBlobs {
             spool: open_directory(&spool)?.into(),
             root,
             sync,
+            sharing,
             flushing: Flushing::of(is_local),
             journal: if journaled { OnceLock::new() } else { OnceLock::from(None) },
             busy: Mutex::new(HashSet::new()),
+            held: Mutex::new(HashMap::new()),
             placing: std::iter::repeat_with(|| Mutex::new(())).take(PLACING_LOCKS).collect(),
             puts: Mutex::new(HashMap::new()),
             appending: AtomicUsize::new(0),
@@ -75,6 +77,13 @@ impl LocalBlobs {
 
     fn drop_replacing(&self) -> Result<()> {
         let spool = self.root.join(SPOOL);
+        // Another node may be replacing a blob at this moment.
+        let _no_names = match self.lock_removals() {
+            Ok(lock) => lock,
+            // They are a second name of something, and the next start sees them too.
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => return Ok(()),
+            Err(e) => return Err(Error::io("locking", &spool, e)),
+        };
         for entry in fs::read_dir(&spool).map_err(|e| Error::io("listing", &spool, e))? {
             let entry = entry.map_err(|e| Error::io("listing", &spool, e))?;
             if entry.file_name().as_encoded_bytes().ends_with(REPLACING.as_bytes()) {

@@ -33,16 +33,14 @@ impl LocalBlobs {
         let claim = self.claim(spool)?;
         let (spool, digest) = (*spool, *digest);
         blocking("publishing a blob", move || {
-            let stat = match statat(&claim.store.spool, spool.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => stat,
-                Err(Errno::NOENT) => return Err(Error::SpoolMissing(spool)),
-                Err(e) => return Err(claim.store.spool_error("looking at", &spool, e)),
+            // Before it has its name: from then on it must not look like a leftover to another node.
+            let (actual, ino) = claim.store.hold_whole(&spool)?;
+            let placed = if actual == size {
+                claim.store.place(&spool, ino, &digest)
+            } else {
+                Err(Error::SizeMismatch { spool, expected: size, actual })
             };
-            let actual = u64::try_from(stat.st_size).unwrap_or(0);
-            if actual != size {
-                return Err(Error::SizeMismatch { spool, expected: size, actual });
-            }
-            claim.store.place(&spool, stat.st_ino, &digest)
+            placed.inspect_err(|_| claim.store.release(&spool))
         })
         .await
     }
@@ -130,9 +128,12 @@ impl LocalBlobs {
 
     fn write_spool(&self, spool: &SpoolName, bytes: &[u8]) -> io::Result<u64> {
         let mut file = OpenOptions::new().write(true).create_new(true).open(self.spool_path(spool))?;
+        self.lock_new(&file)?;
         file.write_all(bytes)?;
         self.sync.file(&file)?;
-        Ok(file.metadata()?.ino())
+        let ino = file.metadata()?.ino();
+        self.hold(spool, file);
+        Ok(ino)
     }
 
     /// Gives a synced spool its name under the digest, and syncs that name.
@@ -140,6 +141,7 @@ impl LocalBlobs {
         let path = BlobPath::of(digest);
         let (fresh, earlier) = {
             let _alone = self.placing(digest);
+            let _no_removals = self.lock_names().map_err(|e| self.blob_error("publishing", &path, e))?;
             let fresh = self.link(spool, ino, &path).map_err(|e| self.blob_error("publishing", &path, e))?;
             (fresh, self.supersede(spool))
         };
@@ -208,6 +210,7 @@ impl LocalBlobs {
     /// Undoes a link whose directories could not be synced, unless another publisher has replaced it meanwhile.
     fn take_back(&self, ino: u64, digest: &Digest, path: &BlobPath) {
         let _alone = self.placing(digest);
+        let Ok(_no_names) = self.lock_removals() else { return };
         let standing = statat(&self.blobs, path.data(), AtFlags::SYMLINK_NOFOLLOW);
         if standing.is_ok_and(|stat| stat.st_ino == ino)
             && let Err(error) = self.remove(path)
@@ -235,30 +238,39 @@ impl LocalBlobs {
             let path = BlobPath::of(&digest);
             {
                 let _alone = store.placing(&digest);
-                if let Some(Some(journal)) = store.journal.get()
-                    && !journal.forget(&digest)
-                {
-                    let error = io::Error::other("its removal could not be written to the journal");
-                    return Err(store.blob_error("removing", &path, error));
-                }
-                store.remove(&path).map_err(|e| store.blob_error("removing", &path, e))?;
+                let _no_names = store.lock_removals().map_err(|e| store.blob_error("removing", &path, e))?;
+                store.take_away(&digest, &path)?;
             }
-            match store.sync.directory_at(&store.blobs, path.directory()) {
-                Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(store.blob_error("syncing the directories of", &path, e)),
-            }
-            store
-                .sync
-                .directory_at(&store.blobs, path.prefix())
-                .map_err(|e| store.blob_error("syncing the directories of", &path, e))
+            store.sync_removal(&path)
         })
         .await
+    }
+
+    /// Removes a published file, and keeps the journal from putting it back. The caller keeps names of it from being given.
+    pub(super) fn take_away(&self, digest: &Digest, path: &BlobPath) -> Result<()> {
+        if let Some(Some(journal)) = self.journal.get()
+            && !journal.forget(digest)
+        {
+            let error = io::Error::other("its removal could not be written to the journal");
+            return Err(self.blob_error("removing", path, error));
+        }
+        self.remove(path).map_err(|e| self.blob_error("removing", path, e))
+    }
+
+    pub(super) fn sync_removal(&self, path: &BlobPath) -> Result<()> {
+        let failed = |e| self.blob_error("syncing the directories of", path, e);
+        match self.sync.directory_at(&self.blobs, path.directory()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+        self.sync.directory_at(&self.blobs, path.prefix()).map_err(failed)
     }
 
     pub(super) fn discard_blocking(&self, spool: &SpoolName) -> Result<()> {
         match self.forget_put(spool) {
             Some(put) if !put.named => Ok(()),
+            // Whoever works on it at another node discards it there.
+            _ if self.is_elsewhere(spool) => Ok(()),
             _ => self.unlink_spool(spool),
         }
     }
@@ -289,7 +301,10 @@ impl LocalBlobs {
 
     pub(super) fn unlink_spool(&self, spool: &SpoolName) -> Result<()> {
         match unlinkat(&self.spool, spool.file_name(), AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Ok(()) | Err(Errno::NOENT) => {
+                self.held.lock().remove(spool);
+                Ok(())
+            }
             Err(e) => Err(self.spool_error("removing", spool, e)),
         }
     }

@@ -43,6 +43,7 @@ impl LocalBlobs {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Error::SpoolMissing(name)),
                 Err(e) => return Err(opening.store.spool_error("opening", &name, e)),
             };
+            opening.store.lock_spool(&name, &file)?;
             let metadata = file.metadata().map_err(|e| opening.store.spool_error("looking at", &name, e))?;
             if metadata.len() < len {
                 return Err(Error::OffsetMismatch { spool: name, offset: len, len: metadata.len() });

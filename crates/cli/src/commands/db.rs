@@ -1,12 +1,13 @@
 //! `twinport db …`.
 
 use serde::Serialize;
-use twinport_server::admin::{AcceptedLoss, DatabaseStatus};
+use twinport_server::admin::{AcceptedLoss, DatabaseStatus, NodeStatus};
 
 use crate::{
     admin_client::{AdminClient, load},
     arguments::{AcceptLossArguments, MigrateArguments, Target},
     output::{bytes, columns, facts, show},
+    time::span,
 };
 
 pub(super) async fn status(target: &Target) -> anyhow::Result<()> {
@@ -25,8 +26,22 @@ pub(super) async fn status(target: &Target) -> anyhow::Result<()> {
         if let Some(size) = status.bytes {
             rows.push(("size", bytes(size)));
         }
-        facts(rows)
+        let facts = facts(rows);
+        if status.nodes.is_empty() { facts } else { format!("{facts}\n\n{}", nodes(&status.nodes)) }
     })
+}
+
+fn nodes(nodes: &[NodeStatus]) -> String {
+    let rows = nodes.iter().map(|node| {
+        let jobs: Vec<&str> = node.jobs.iter().map(|job| job.job.as_str()).collect();
+        [
+            if node.this { format!("{} (this one)", node.name) } else { node.name.clone() },
+            node.version.clone(),
+            if node.live { "live".to_owned() } else { format!("silent for {}", span(node.silent_us)) },
+            if jobs.is_empty() { "-".to_owned() } else { jobs.join(", ") },
+        ]
+    });
+    columns(["NODE", "VERSION", "STATE", "JOBS"], rows)
 }
 
 /// One step of the schema, for programs.

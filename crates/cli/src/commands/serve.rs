@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) async fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
     let source = source(&arguments.site, arguments.addr.clone(), arguments.lenient);
     let config = Config::load(&source)?;
-    let log = install_logging(&config.log)?;
+    let log = install_logging(&config.log, arguments.node.as_deref())?;
     let stop = CancellationToken::new();
     if arguments.exit_with_parent {
         stop_with_standard_input(stop.clone())?;
@@ -29,9 +29,15 @@ pub(super) async fn serve(arguments: ServeArguments) -> anyhow::Result<()> {
     let reread = Some(Reread { source, log: log.control() });
     let notify_socket = std::env::var_os("NOTIFY_SOCKET");
     let admin_password_file = arguments.admin_password_file;
-    run(config, ServeOptions { ready: Some(ready), stop, reread, admin_password_file, notify_socket })
-        .await?;
+    let node = arguments.node.or_else(host_name);
+    let options = ServeOptions { ready: Some(ready), stop, reread, admin_password_file, node, notify_socket };
+    run(config, options).await?;
     Ok(())
+}
+
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 /// The other end of standard input is held by whoever started this process; the kernel closes it when that process

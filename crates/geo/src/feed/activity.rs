@@ -43,7 +43,8 @@ impl ClientActivity {
     }
 
     /// Whether clients have asked for much since this was last looked at.
-    pub(super) fn is_busy(&self) -> bool {
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
         self.was_busy_until(Instant::now())
     }
 

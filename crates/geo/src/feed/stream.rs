@@ -138,7 +138,8 @@ impl LogFeed {
             nonce: reader.nonce.map(Nonce),
             head: head.into(),
             clock_us: self.metadata.clock().now_us(),
-            busy: self.activity.is_busy(),
+            // What clients want of this node is known at once, and of the others when they last said.
+            busy: self.activity.is_busy() || self.metadata.is_any_node_busy().await?,
         };
         let mut frame = BytesMut::new();
         Frame::Heartbeat(heartbeat).encode(&mut frame)?;

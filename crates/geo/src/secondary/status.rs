@@ -3,13 +3,13 @@
 
 use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Shared, report::counts};
 use crate::{lag::Lag, protocol::ItemCounts};
 
 /// How the log stream of the primary stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Connection {
     /// The engine has not tried yet.
@@ -23,7 +23,7 @@ pub enum Connection {
 }
 
 /// How far behind a stage is. Unknown where null, never zero instead.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LagStatus {
     /// Events up to the primary's last known head.
     pub events: Option<u64>,
@@ -32,7 +32,7 @@ pub struct LagStatus {
 }
 
 /// Where a secondary stands.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SecondaryStatus {
     pub connection: Connection,
     /// Everything that the primary had at most five seconds ago is applied here.

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, stream};
 use rand::Rng as _;
 use tokio::time::{sleep, timeout};
-use twinport_blobs::{Error as BlobsError, Progress, SpoolName};
+use twinport_blobs::{Blobs, Error as BlobsError, Progress, SpoolName};
 use twinport_oci::Digest;
 
 use super::{Failure, FailureKind, Inner, Outcome, local};
@@ -28,7 +28,13 @@ impl<U: Upstream> Inner<U> {
         if size.is_some_and(|size| size <= SMALL) {
             self.receive_small(digest).await
         } else {
-            self.receive_large(digest, size, &SpoolName::Transfer(digest)).await
+            let spool = SpoolName::Transfer(digest);
+            if !self.blobs.occupy(&spool).await.map_err(local)? {
+                // Another node of this site is at it, and whoever asks again finds the blob.
+                return Err(busy(&digest));
+            }
+            let _occupied = Occupied { blobs: &self.blobs, spool };
+            self.receive_large(digest, size, &spool).await
         }
     }
 
@@ -50,7 +56,7 @@ impl<U: Upstream> Inner<U> {
     async fn store_small(&self, digest: Digest, bytes: Bytes) -> Outcome {
         let size = bytes.len() as u64;
         let spool = self.blobs.put(&digest, bytes).await.map_err(local)?;
-        self.records.store(digest, size).await?;
+        self.records.store(digest, size).await.inspect_err(|_| self.blobs.release(&spool))?;
         self.blobs.discard(&spool).await.map_err(local)
     }
 
@@ -99,7 +105,7 @@ impl<U: Upstream> Inner<U> {
                 progress = Progress::start(digest.algorithm());
                 continue;
             };
-            if failure.kind != FailureKind::Unreachable {
+            if !matches!(failure.kind, FailureKind::Unreachable | FailureKind::UnderWay) {
                 return Err(failure);
             }
             stalls = if progress.offset > before { 0 } else { stalls + 1 };
@@ -109,8 +115,11 @@ impl<U: Upstream> Inner<U> {
             tracing::debug!(%digest, offset = progress.offset, %failure, "a transfer broke off, resuming");
             pause(stalls).await;
         }
-        self.blobs.publish(spool, &digest, progress.offset).await.map_err(local)?;
-        self.records.store(digest, progress.offset).await?;
+        match self.blobs.publish(spool, &digest, progress.offset).await {
+            Err(BlobsError::SpoolMissing(_)) if self.blobs.is_shared() => return Err(busy(&digest)),
+            published => published.map_err(local)?,
+        }
+        self.records.store(digest, progress.offset).await.inspect_err(|_| self.blobs.release(spool))?;
         self.blobs.discard(spool).await.map_err(local)
     }
 
@@ -130,11 +139,11 @@ impl<U: Upstream> Inner<U> {
                     Err(error) => Err(local(error)),
                 }
             }
+            None | Some(0) => Ok(start),
             Some(_) => {
                 self.blobs.discard(spool).await.map_err(local)?;
                 Ok(start)
             }
-            None => Ok(start),
         }
     }
 
@@ -165,6 +174,8 @@ impl<U: Upstream> Inner<U> {
         let limit = total.unwrap_or(u64::MAX);
         let appended = match self.blobs.append(spool, progress.clone(), chunks, limit).await {
             Ok(appended) => appended,
+            // In a bucket nothing keeps another node from the same transfer, and it has come to its end.
+            Err(BlobsError::SpoolMissing(_)) if self.blobs.is_shared() => return Err(busy(digest)),
             Err(BlobsError::SpoolPublished(_) | BlobsError::SpoolMissing(_)) => {
                 self.blobs.discard(spool).await.map_err(local)?;
                 *progress = Progress::start(digest.algorithm());
@@ -198,6 +209,18 @@ impl<U: Upstream> Inner<U> {
     }
 }
 
+/// A spool that no other node may write; dropping it lets go.
+struct Occupied<'b> {
+    blobs: &'b Blobs,
+    spool: SpoolName,
+}
+
+impl Drop for Occupied<'_> {
+    fn drop(&mut self) {
+        self.blobs.release(&self.spool);
+    }
+}
+
 /// Whether everything is here and is what was asked for.
 fn is_whole(progress: &Progress, digest: &Digest, size: Option<u64>) -> bool {
     size.is_none_or(|size| progress.offset == size) && progress.hasher.clone().finish() == *digest
@@ -214,8 +237,8 @@ fn silent() -> Failure {
 }
 
 fn busy(digest: &Digest) -> Failure {
-    let text = format!("an earlier transfer of {digest} has not let go of its spool yet");
-    Failure { kind: FailureKind::Unreachable, text }
+    let text = format!("another transfer of {digest} has its spool");
+    Failure { kind: FailureKind::UnderWay, text }
 }
 
 fn cut_short(digest: &Digest) -> Failure {

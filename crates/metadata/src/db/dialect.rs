@@ -4,11 +4,27 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::RwLock;
 
+use super::value::Value;
+use crate::Clock;
+
+/// When the statement began: the same throughout it, so that plans may take it for a constant.
+pub(crate) const DATABASE_NOW: &str = "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000000 AS BIGINT)";
+
 /// Which SQL a text is rewritten to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
     Sqlite,
     Postgres,
+}
+
+impl Dialect {
+    /// The parameter of a `{now $N}`: none where the database's own clock counts, which all nodes of a site share.
+    pub(crate) fn lease_clock(self, clock: &Clock) -> Value {
+        match (self, clock) {
+            (Self::Postgres, Clock::System) => Value::Null,
+            _ => clock.now_us().into(),
+        }
+    }
 }
 
 /// Rewritten texts, by the address of the static text they came from.
@@ -34,7 +50,8 @@ impl Texts {
     }
 }
 
-/// `{for …}` vanishes on SQLite, where one writer excludes all others; `{any $N}` is a set of byte strings.
+/// `{for …}` vanishes on SQLite, where one writer excludes all others; `{any $N}` is a set of byte strings;
+/// `{now $N}` is the time that leases are held by (µs since the epoch).
 fn rewrite(sql: &str, dialect: Dialect) -> String {
     let mut out = String::with_capacity(sql.len() + 32);
     let mut rest = sql;
@@ -48,6 +65,14 @@ fn rewrite(sql: &str, dialect: Dialect) -> String {
         }
         let end = tail.find('}').unwrap_or(tail.len() - 1);
         let fragment = &tail[1..end];
+        if let Some(number) = fragment.strip_prefix("now $") {
+            out.push_str(&match dialect {
+                Dialect::Sqlite => format!("?{number}"),
+                Dialect::Postgres => format!("COALESCE(${number}, {DATABASE_NOW})"),
+            });
+            rest = &tail[end + 1..];
+            continue;
+        }
         match (fragment.strip_prefix("any $"), dialect) {
             (Some(number), Dialect::Sqlite) => {
                 out.push_str("IN (SELECT unhex(value) FROM json_each(?");

@@ -24,7 +24,7 @@ use super::{
     tx::{Session, Tx},
     value::{Row, Value},
 };
-use crate::{Clock, Error, Result};
+use crate::{Clock, Error, Result, leases::Fence};
 
 /// How often a transaction that lost a conflict (40001, 40P01) is run again.
 const CONFLICT_RETRIES: u32 = 10;
@@ -96,18 +96,18 @@ impl PostgresDb {
         F: for<'t> FnMut(&'t mut Tx) -> TxFuture<'t, T>,
     {
         let (mut tx, answer) =
-            self.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", &mut reads).await?;
+            self.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", None, &mut reads).await?;
         session_of(&mut tx)?.roll_back().await?;
         answer
     }
 
-    pub(super) async fn write<T, F>(&self, mut closure: F) -> Result<T>
+    pub(super) async fn write<T, F>(&self, fence: Option<&Fence>, mut closure: F) -> Result<T>
     where
         F: for<'t> FnMut(&'t mut Tx) -> TxFuture<'t, T>,
     {
         let mut conflicts = 0;
         loop {
-            match self.attempt(&mut closure).await {
+            match self.attempt(fence, &mut closure).await {
                 Err(Error::Conflict(reason)) if conflicts < CONFLICT_RETRIES => {
                     conflicts += 1;
                     tracing::debug!(%reason, conflicts, "transaction conflict, running it again");
@@ -120,11 +120,11 @@ impl PostgresDb {
         }
     }
 
-    async fn attempt<T, F>(&self, closure: &mut F) -> Result<T>
+    async fn attempt<T, F>(&self, fence: Option<&Fence>, closure: &mut F) -> Result<T>
     where
         F: for<'t> FnMut(&'t mut Tx) -> TxFuture<'t, T>,
     {
-        let (mut tx, answer) = self.run("BEGIN", closure).await?;
+        let (mut tx, answer) = self.run("BEGIN", fence, closure).await?;
         let committed = match answer {
             Ok(answer) => session_of(&mut tx)?.commit().await.map(|()| answer),
             Err(error) => Err(error),
@@ -147,15 +147,20 @@ impl PostgresDb {
 
     /// Runs the closure in a transaction and leaves that open. A connection that died in the pool shows itself
     /// before anything was done: one more is tried.
-    async fn run<T, F>(&self, begin: &'static str, closure: &mut F) -> Result<(Tx, Result<T>)>
+    async fn run<T, F>(
+        &self,
+        begin: &'static str,
+        fence: Option<&Fence>,
+        closure: &mut F,
+    ) -> Result<(Tx, Result<T>)>
     where
         F: for<'t> FnMut(&'t mut Tx) -> TxFuture<'t, T>,
     {
         let mut tx = self.begin(begin).await?;
-        let mut answer = closure(&mut tx).await;
+        let mut answer = guarded(&mut tx, fence, closure).await;
         if matches!(answer, Err(Error::Unavailable(_))) && session_of(&mut tx)?.is_unanswered() {
             tx = self.begin(begin).await?;
-            answer = closure(&mut tx).await;
+            answer = guarded(&mut tx, fence, closure).await;
         }
         Ok((tx, answer))
     }
@@ -170,6 +175,16 @@ impl PostgresDb {
         self.continuity.save().await;
         self.pool.close().await;
     }
+}
+
+async fn guarded<T, F>(tx: &mut Tx, fence: Option<&Fence>, closure: &mut F) -> Result<T>
+where
+    F: for<'t> FnMut(&'t mut Tx) -> TxFuture<'t, T>,
+{
+    if let Some(fence) = fence {
+        fence.check(tx).await?;
+    }
+    closure(tx).await
 }
 
 fn session_of(tx: &mut Tx) -> Result<&mut PostgresSession> {

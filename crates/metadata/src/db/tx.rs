@@ -91,6 +91,11 @@ impl Tx {
         self.clock.now_us()
     }
 
+    /// The parameter of a `{now $N}` fragment.
+    pub(crate) fn lease_clock(&self) -> Value {
+        self.dialect().lease_clock(&self.clock)
+    }
+
     /// Runs a statement; how many rows it changed.
     pub(crate) async fn execute(&mut self, sql: &'static str, params: Vec<Value>) -> Result<u64> {
         let text = self.texts.of(sql);
@@ -185,9 +190,7 @@ impl Tx {
     ) -> Result<(Origin, Vec<Vec<Row>>)> {
         const SITE: &str = "SELECT s.role, s.name, s.halted, s.primary_name, s.primary_url, s.highest_epoch, \
              s.highest_epoch_owner, h.epoch, h.owner, s.maintenance FROM site s, log_head h WHERE s.id = 1 AND h.id = 1";
-        if self.dialect() == Dialect::Postgres {
-            self.send("SELECT pg_advisory_xact_lock_shared($1)", vec![ROLE_LOCK.into()]).await?;
-        }
+        self.share_role().await?;
         // The lock is held before the row is read: PostgreSQL gives each statement a snapshot of its own.
         let mut answers = self.query_each([vec![(SITE, vec![])], reads].concat()).await?;
         let rest = answers.split_off(1);
@@ -214,6 +217,22 @@ impl Tx {
             )));
         }
         Ok((Origin { site: row.opt_text(1)?.unwrap_or_default(), at_us: self.now_us() }, rest))
+    }
+
+    /// Commits without waiting for the disk: for what is said again in a moment.
+    pub(crate) async fn commit_lazily(&mut self) -> Result<()> {
+        if self.dialect() == Dialect::Postgres {
+            self.send("SET LOCAL synchronous_commit = off", vec![]).await?;
+        }
+        Ok(())
+    }
+
+    /// Is waited for by [`Self::lock_role`], as a transaction that originates events is.
+    pub(crate) async fn share_role(&mut self) -> Result<()> {
+        if self.dialect() == Dialect::Postgres {
+            self.send("SELECT pg_advisory_xact_lock_shared($1)", vec![ROLE_LOCK.into()]).await?;
+        }
+        Ok(())
     }
 
     /// Excludes every transaction that originates events, until this one ends. SQLite: the writer is alone already.

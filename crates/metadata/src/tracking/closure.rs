@@ -110,7 +110,11 @@ impl Metadata {
                     .iter()
                     .map(|(digest, size)| vec![digest.into(), (*size).into(), now.into()])
                     .collect();
-                Box::pin(async move { tx.send_each(STORE, rows).await })
+                Box::pin(async move {
+                    // A recovery at another node that finds the bytes unowned waits for this.
+                    tx.share_role().await?;
+                    tx.send_each(STORE, rows).await
+                })
             })
             .await
     }

@@ -46,6 +46,15 @@ enum Storage {
     Postgres(String),
 }
 
+/// A transaction that a test keeps open.
+pub(crate) struct OpenTransaction(tokio_postgres::Client);
+
+impl OpenTransaction {
+    pub(crate) async fn commit(self) {
+        self.0.batch_execute("COMMIT").await.unwrap();
+    }
+}
+
 pub(crate) const NOON_US: i64 = 1_800_000_000_000_000;
 
 impl TestSite {
@@ -72,6 +81,34 @@ impl TestSite {
         let options = OpenOptions { database, clock: Clock::Manual(Arc::clone(&clock)) };
         let metadata = Metadata::open(options).await.unwrap();
         Self { metadata, clock, storage }
+    }
+
+    /// A second node of a site on PostgreSQL.
+    pub(crate) async fn another_node(&self) -> Metadata {
+        let Storage::Postgres(url) = &self.storage else { panic!("SQLite has one node") };
+        let database = Database::Postgres(PostgresOptions::parse(url).unwrap());
+        Metadata::open(OpenOptions { database, clock: Clock::Manual(Arc::clone(&self.clock)) }).await.unwrap()
+    }
+
+    /// Begins a transaction on PostgreSQL with one statement, and leaves it open.
+    pub(crate) async fn hold(&self, sql: &str) -> OpenTransaction {
+        let Storage::Postgres(url) = &self.storage else { panic!("SQLite has one writer") };
+        let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client.batch_execute(&format!("BEGIN; {sql}")).await.unwrap();
+        OpenTransaction(client)
+    }
+
+    /// Waits until a transaction waits for another's row.
+    pub(crate) async fn wait_for_waiters(&self) {
+        const WAITING: &str = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted";
+        for _ in 0..600 {
+            if self.count(WAITING).await > 0 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("nobody waits");
     }
 
     pub(crate) fn advance_clock(&self, by_us: i64) {

@@ -1,13 +1,15 @@
-//! `db status`, `db accept-loss`.
+//! `db status`: the database, and the nodes that work on it. `db accept-loss`.
 
 use std::{path::Path, sync::Arc};
 
 use axum::{Json, extract::State};
 
+use twinport_metadata::Metadata;
+
 use super::{
     answer::Failed,
     asked::Asked,
-    types::{AcceptedLoss, DatabaseStatus},
+    types::{AcceptedLoss, DatabaseStatus, JobStatus, NodeStatus},
 };
 use crate::{audit::Change, config::DatabaseConfig, site::RunningSite};
 
@@ -30,7 +32,29 @@ pub(super) async fn status(State(site): State<Arc<RunningSite>>) -> Result<Json<
         bytes,
         log_head_seq: head.position.seq,
         epoch: head.position.epoch.number,
+        nodes: nodes(&site.metadata).await?,
     }))
+}
+
+async fn nodes(metadata: &Metadata) -> twinport_metadata::Result<Vec<NodeStatus>> {
+    let leases = metadata.leases().await?;
+    let held = |node| {
+        let own = leases.iter().filter(move |lease| lease.holder == node && lease.left_us > 0);
+        own.map(|lease| JobStatus { job: lease.job.clone(), token: lease.token, left_us: lease.left_us })
+            .collect()
+    };
+    let nodes = metadata.nodes().await?;
+    let described = nodes.into_iter().map(|node| NodeStatus {
+        id: node.id.to_string(),
+        live: node.is_live(),
+        jobs: held(node.id),
+        name: node.name,
+        version: node.version,
+        started_at_us: node.started_at_us,
+        silent_us: node.silent_us,
+        this: node.is_this,
+    });
+    Ok(described.collect())
 }
 
 /// Writes go on, without those that the database lost.

@@ -189,6 +189,36 @@ pub struct DatabaseStatus {
     pub bytes: Option<u64>,
     pub log_head_seq: i64,
     pub epoch: i64,
+    /// The nodes of this site that were heard of in the last hour.
+    #[serde(default)]
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// A node of a site, and what it does for all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Of this run of it.
+    pub id: String,
+    pub name: String,
+    pub version: String,
+    /// µs since the epoch, UTC.
+    pub started_at_us: i64,
+    pub silent_us: i64,
+    /// Heard of within ten seconds.
+    pub live: bool,
+    /// The node that was asked.
+    pub this: bool,
+    pub jobs: Vec<JobStatus>,
+}
+
+/// A job that a node has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobStatus {
+    pub job: String,
+    /// Rises whenever the job changes hands; the log's is its head's number.
+    pub token: i64,
+    /// How much longer its lease holds without being renewed (µs).
+    pub left_us: i64,
 }
 
 /// `POST /api/v1/database/accept-loss`.

@@ -148,6 +148,7 @@ pub(crate) const RULES: &[Rule] = &[
     needless("http.secret", "upload state is kept in the database, so nothing is signed with it"),
     used("http.relativeurls"),
     used("http.trusted_proxies"),
+    used("http.drainnotice"),
     used("http.draintimeout"),
     used("http.tls.certificate"),
     used("http.tls.key"),

@@ -46,6 +46,7 @@ impl Config {
         let namespaces = self.http.namespaces.iter().map(|(host, below)| (host, quoted(below)));
         show_names(&mut lines, "namespaces", namespaces);
         lines.push(format!("  relativeurls: {}", self.http.relative_urls));
+        lines.push(format!("  drainnotice: {}", duration::show(self.http.drain_notice)));
         lines.push(format!("  draintimeout: {}", duration::show(self.http.drain_timeout)));
         self.show_tls(&mut lines);
         if let Some(debug) = &self.http.debug {

@@ -23,8 +23,8 @@ impl std::fmt::Debug for Basic {
 pub(crate) enum Credentials<'a> {
     None,
     Basic(Basic),
-    /// As it stands in the header: it is a kilobyte or more, and most are known already.
-    Bearer(&'a str),
+    /// As it stands in the header, unread: it is a kilobyte or more, and most are known already.
+    Bearer(&'a [u8]),
     /// Something that cannot be read, or of a scheme that is not spoken here.
     Unreadable,
 }
@@ -36,22 +36,20 @@ impl<'a> Credentials<'a> {
         if values.next().is_some() {
             return Self::Unreadable;
         }
-        let text = std::str::from_utf8(value.as_bytes()).ok();
-        let Some((scheme, rest)) = text.and_then(|text| text.split_once(' ')) else {
-            return Self::Unreadable;
-        };
-        let rest = rest.trim();
-        if scheme.eq_ignore_ascii_case("bearer") && !rest.is_empty() {
+        let mut words = value.as_bytes().splitn(2, |&byte| byte == b' ');
+        let (Some(scheme), Some(rest)) = (words.next(), words.next()) else { return Self::Unreadable };
+        let rest = rest.trim_ascii();
+        if scheme.eq_ignore_ascii_case(b"bearer") && !rest.is_empty() {
             return Self::Bearer(rest);
         }
-        if scheme.eq_ignore_ascii_case("basic") {
+        if scheme.eq_ignore_ascii_case(b"basic") {
             return basic(rest).map_or(Self::Unreadable, Self::Basic);
         }
         Self::Unreadable
     }
 }
 
-fn basic(encoded: &str) -> Option<Basic> {
+fn basic(encoded: &[u8]) -> Option<Basic> {
     let text = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
     let (user, secret) = text.split_once(':')?;
     Some(Basic { user: user.to_owned(), secret: secret.to_owned() })
@@ -76,12 +74,12 @@ mod tests {
         reads(&[], &Credentials::None);
         reads(&["Basic YWxpY2U6YTpi"], &alice);
         reads(&["basic YWxpY2U6YTpi"], &alice);
-        reads(&["Bearer abc"], &Credentials::Bearer("abc"));
+        reads(&["Bearer abc"], &Credentials::Bearer(b"abc"));
         for odd in ["", "Basic", "Basic !", "Basic YWxpY2U=", "Bearer ", "Digest x", "Basic /w=="] {
             reads(&[odd], &Credentials::Unreadable);
         }
         reads(&["Bearer abc", "Bearer abc"], &Credentials::Unreadable);
-        let not_text = (AUTHORIZATION, http::HeaderValue::from_bytes(b"Bearer \xff").unwrap());
+        let not_text = (AUTHORIZATION, http::HeaderValue::from_bytes(b"Basic \xff").unwrap());
         assert!(Credentials::read(&HeaderMap::from_iter([not_text])) == Credentials::Unreadable);
     }
 }

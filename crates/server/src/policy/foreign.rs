@@ -73,7 +73,9 @@ impl ForeignTokens {
 
     pub(crate) fn grant(&self, request: &request::Parts) -> Result<Grant, Refusal> {
         let token = match Credentials::read(&request.headers) {
-            Credentials::Bearer(token) => token,
+            Credentials::Bearer(token) => {
+                std::str::from_utf8(token).map_err(|_| Refusal::bad_credentials())?
+            }
             Credentials::None => {
                 return Ok(Grant::new(
                     Identity::Anonymous,

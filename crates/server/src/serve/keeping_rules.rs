@@ -1,11 +1,12 @@
 //! What the rules ask to be done without a request: counting for quotas, and retention.
-//! Invariant: only a primary takes anything away.
+//! Invariant: only a primary takes anything away, and one of its nodes at a time.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use twinport_metadata::Role;
+use twinport_metadata::{Metadata, Role};
 use twinport_upkeep::{RetentionLimits, UsageCounter, empty_trash, run_retention};
 
 use crate::site::RunningSite;
@@ -18,13 +19,13 @@ const PAUSE: Duration = Duration::from_millis(20);
 const IDLE: Duration = Duration::from_secs(2);
 
 /// Counts for the quotas, for as long as the site lives.
-pub(super) async fn count_usage(site: Arc<RunningSite>) {
+pub(super) async fn count_usage(site: Arc<RunningSite>, metadata: Metadata) -> ControlFlow<()> {
     let mut counter = UsageCounter::default();
-    let mut head = site.metadata.watch_head();
+    let mut head = metadata.watch_head();
     loop {
         let stepped = async {
             let rules = site.registry.rules().await?;
-            counter.step(&site.metadata, &rules).await
+            counter.step(&metadata, &rules).await
         };
         match stepped.await {
             Ok(true) => {
@@ -36,35 +37,39 @@ pub(super) async fn count_usage(site: Arc<RunningSite>) {
         }
         sleep(STEP).await;
         tokio::select! {
-            moved = head.changed() => if moved.is_err() { return },
+            moved = head.changed() => if moved.is_err() { return ControlFlow::Break(()) },
             () = sleep(IDLE) => {}
         }
     }
 }
 
 /// Runs the rules of retention, for as long as the site lives.
-pub(super) async fn retain(site: Arc<RunningSite>) {
+pub(super) async fn retain(site: Arc<RunningSite>, metadata: Metadata) -> ControlFlow<()> {
     let limits = site.retention_limits();
     let mut rounds = interval(site.config.retention.interval);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         rounds.tick().await;
-        if let Err(error) = retain_once(&site, limits).await {
+        if let Err(error) = retain_once(&site, &metadata, limits).await {
             tracing::warn!(%error, "retention did not come to its end: trying again next time");
         }
     }
 }
 
-async fn retain_once(site: &RunningSite, limits: RetentionLimits) -> twinport_upkeep::Result<()> {
-    let own = site.metadata.site().await?;
+async fn retain_once(
+    site: &RunningSite,
+    metadata: &Metadata,
+    limits: RetentionLimits,
+) -> twinport_upkeep::Result<()> {
+    let own = metadata.site().await?;
     if own.role != Role::Primary || own.halted.is_some() {
         return Ok(());
     }
     let rules = site.registry.rules().await?;
     for rule in rules.retentions() {
-        run_retention(&site.metadata, &rules, rule, limits, false).await?;
+        run_retention(metadata, &rules, rule, limits, false).await?;
     }
-    let deleted = empty_trash(&site.metadata, &rules).await?;
+    let deleted = empty_trash(metadata, &rules).await?;
     if deleted > 0 {
         tracing::info!(deleted, "deleted manifests whose time in the trash was over");
     }

@@ -11,7 +11,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use super::writer::{LineWriter, WriterGuard};
+use super::writer::{LineWriter, Mark, WriterGuard};
 use crate::{
     StartError, audit,
     config::{LogConfig, LogFormat},
@@ -58,14 +58,18 @@ impl LogControl {
     }
 }
 
-/// Sends log lines of this process to standard error, from now on.
+/// Sends log lines of this process to standard error, from now on; each names the `node`, where there is a name.
 ///
 /// # Errors
 /// [`StartError::Logging`] for a filter that cannot be read, or when the process logs already.
-pub fn install_logging(config: &LogConfig) -> Result<LogGuard, StartError> {
+pub fn install_logging(config: &LogConfig, node: Option<&str>) -> Result<LogGuard, StartError> {
     let failed = |reason: String| StartError::Logging { filter: config.level.clone(), reason };
     let filter = filter(&config.level).map_err(failed)?;
-    let (writer, guard) = LineWriter::start(std::io::stderr());
+    let mark = node.map(|node| match config.format {
+        LogFormat::Json => Mark::json(node),
+        LogFormat::Text => Mark::text(node),
+    });
+    let (writer, guard) = LineWriter::start(std::io::stderr(), mark);
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     let layer = match config.format {
         LogFormat::Json => {

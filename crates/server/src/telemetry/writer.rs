@@ -30,6 +30,36 @@ enum Message {
 pub(super) struct LineWriter {
     queue: SyncSender<Message>,
     dropped: Arc<AtomicU64>,
+    mark: Option<Arc<Mark>>,
+}
+
+/// What every line says of where it comes from.
+pub(super) enum Mark {
+    /// A first member of each line's object.
+    Json(String),
+    /// A last field of each line.
+    Text(String),
+}
+
+impl Mark {
+    pub(super) fn json(node: &str) -> Self {
+        Self::Json(format!("{{\"node\":{},", serde_json::Value::from(node)))
+    }
+
+    pub(super) fn text(node: &str) -> Self {
+        Self::Text(format!(" node={}", node.escape_debug()))
+    }
+
+    fn put(&self, line: &mut Vec<u8>) {
+        match self {
+            Self::Json(mark) if line.starts_with(b"{") => drop(line.splice(..1, mark.bytes())),
+            Self::Text(mark) if line.ends_with(b"\n") => {
+                let end = line.len() - 1;
+                drop(line.splice(end..end, mark.bytes()));
+            }
+            Self::Json(_) | Self::Text(_) => {}
+        }
+    }
 }
 
 /// Ends the thread, after everything queued was written.
@@ -39,14 +69,14 @@ pub(super) struct WriterGuard {
 }
 
 impl LineWriter {
-    pub(super) fn start(output: impl Write + Send + 'static) -> (Self, WriterGuard) {
+    pub(super) fn start(output: impl Write + Send + 'static, mark: Option<Mark>) -> (Self, WriterGuard) {
         let (queue, lines) = sync_channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
         let counted = dropped.clone();
         let spawned =
             std::thread::Builder::new().name("log".to_owned()).spawn(move || write(output, &lines, &counted));
         let guard = WriterGuard { queue: queue.clone(), thread: spawned.ok() };
-        (Self { queue, dropped }, guard)
+        (Self { queue, dropped, mark: mark.map(Arc::new) }, guard)
     }
 }
 
@@ -109,7 +139,11 @@ impl Write for Line<'_> {
 
 impl Drop for Line<'_> {
     fn drop(&mut self) {
-        let line = Message::Line(std::mem::take(&mut self.bytes));
+        let mut line = std::mem::take(&mut self.bytes);
+        if let Some(mark) = &self.writer.mark {
+            mark.put(&mut line);
+        }
+        let line = Message::Line(line);
         if let Err(TrySendError::Full(_)) = self.writer.queue.try_send(line) {
             self.writer.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -136,7 +170,7 @@ mod tests {
     #[test]
     fn every_queued_line_is_written_before_the_guard_is_gone() {
         let output = Shared::default();
-        let (writer, guard) = LineWriter::start(output.clone());
+        let (writer, guard) = LineWriter::start(output.clone(), None);
         for n in 0..100 {
             writeln!(writer.make_writer(), "line {n}").unwrap();
         }
@@ -144,5 +178,23 @@ mod tests {
         let text = String::from_utf8(output.0.lock().clone()).unwrap();
         assert_eq!(text.lines().count(), 100);
         assert!(text.ends_with("line 99\n"));
+    }
+
+    #[test]
+    fn lines_name_their_node_in_either_form() {
+        for (mark, line, marked) in [
+            (
+                Mark::json("a \"b\""),
+                "{\"level\":\"INFO\"}\n",
+                "{\"node\":\"a \\\"b\\\"\",\"level\":\"INFO\"}\n",
+            ),
+            (Mark::text("one"), "INFO serving\n", "INFO serving node=one\n"),
+        ] {
+            let output = Shared::default();
+            let (writer, guard) = LineWriter::start(output.clone(), Some(mark));
+            write!(writer.make_writer(), "{line}").unwrap();
+            drop(guard);
+            assert_eq!(String::from_utf8(output.0.lock().clone()).unwrap(), marked);
+        }
     }
 }

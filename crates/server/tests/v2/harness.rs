@@ -13,10 +13,11 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
-use twinport_blobs::Blobs;
+use twinport_blobs::{Blobs, Hidden, S3Settings};
 use twinport_metadata::{Clock, Database, Metadata, OpenOptions, PostgresOptions};
 use twinport_oci::Digest;
 use twinport_server::{Listener, ListenerLimits, Policy, Registry, RegistrySettings, Tls, v2_service};
+use twinport_testkit::{Balancer, ObjectServer, ObjectServerKind, Probing, object_server};
 
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -41,7 +42,9 @@ const CODES: [&str; 15] = [
     "TAG_INVALID",
 ];
 
-/// Runs every named function twice: `sqlite::name` and `postgresql::name`, each on a registry of its own.
+/// Runs every named function four times, each on a registry of its own: `sqlite::name`, `postgresql::name`, and where every
+/// request goes to the next of three nodes that share database and store, `three_nodes::name` on a directory and
+/// `three_nodes_in_a_bucket::name`.
 #[macro_export]
 macro_rules! on_both_databases {
     ($($name:ident),* $(,)?) => {
@@ -59,6 +62,22 @@ macro_rules! on_both_databases {
                 }
             })*
         }
+        mod three_nodes {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                if let Some(site) = $crate::harness::Site::start_three_nodes(stringify!($name)).await {
+                    super::$name(site).await;
+                }
+            })*
+        }
+        mod three_nodes_in_a_bucket {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                if let Some(site) = $crate::harness::Site::start_three_nodes_in_a_bucket(stringify!($name)).await {
+                    super::$name(site).await;
+                }
+            })*
+        }
     };
 }
 
@@ -68,8 +87,40 @@ pub(crate) struct Site {
     client: reqwest::Client,
     directory: TempDir,
     database: Database,
+    /// Where its blobs are, if not in the directory.
+    bucket: Option<Bucket>,
     shutdown: CancellationToken,
-    serving: tokio::task::JoinHandle<bool>,
+    serving: Vec<tokio::task::JoinHandle<bool>>,
+    /// Of each node.
+    registries: Vec<Arc<Registry>>,
+    /// In front of several nodes.
+    balancer: Option<Balancer>,
+}
+
+/// A prefix of a test's own.
+#[derive(Clone)]
+struct Bucket {
+    settings: S3Settings,
+    /// Where its server keeps it.
+    folder: PathBuf,
+}
+
+impl Bucket {
+    /// `None`, and a line that says so, where there is no server for it.
+    async fn new() -> Option<Self> {
+        let server = tokio::task::spawn_blocking(|| object_server(ObjectServerKind::MinIo)).await.unwrap()?;
+        let root = format!("v2/{}", uuid::Uuid::new_v4());
+        let keys = (ObjectServer::ACCESS_KEY.to_owned(), Hidden::new(ObjectServer::SECRET_KEY));
+        let folder = server.bucket_folder().join(&root);
+        let settings = S3Settings {
+            endpoint: Some(server.url()),
+            path_style: true,
+            root: format!("/{root}"),
+            keys: Some(keys),
+            ..S3Settings::new(ObjectServer::BUCKET, ObjectServer::REGION)
+        };
+        Some(Self { settings, folder })
+    }
 }
 
 /// What came back.
@@ -112,6 +163,29 @@ impl Site {
         Some(Self::open(directory, database, settings, limits, None).await)
     }
 
+    /// Three nodes behind a balancer that sends every request to the next. `None`, and a line that says so, where there is
+    /// no PostgreSQL.
+    pub(crate) async fn start_three_nodes(test: &str) -> Option<Self> {
+        Self::start_nodes(test, None).await
+    }
+
+    /// The same, without a disk between the nodes. `None`, and a line that says so, where no server is that speaks S3.
+    pub(crate) async fn start_three_nodes_in_a_bucket(test: &str) -> Option<Self> {
+        let bucket = Bucket::new().await?;
+        Self::start_nodes(test, Some(bucket)).await
+    }
+
+    async fn start_nodes(test: &str, bucket: Option<Bucket>) -> Option<Self> {
+        let Some(url) = twinport_testkit::postgres_database().await.unwrap() else {
+            eprintln!("skip {test} on three nodes: PostgreSQL is not installed");
+            return None;
+        };
+        let database = Database::Postgres(PostgresOptions::parse(&url).unwrap());
+        let directory = tempfile::tempdir().unwrap();
+        let (settings, limits) = (RegistrySettings::default(), ListenerLimits::default());
+        Some(Self::open_nodes(3, directory, database, settings, limits, None, bucket).await)
+    }
+
     async fn open(
         directory: TempDir,
         database: Database,
@@ -119,35 +193,80 @@ impl Site {
         limits: ListenerLimits,
         tls: Option<Arc<Tls>>,
     ) -> Self {
-        let options = OpenOptions { database: database.clone(), clock: Clock::System };
-        let metadata = Metadata::open(options).await.unwrap();
-        let blobs = Blobs::open_local(directory.path().join("blobs")).await.unwrap();
-        let registry = Arc::new(Registry::new(metadata, blobs, settings, Policy::Open));
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), limits).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let listener = match tls {
-            Some(tls) => listener.with_tls(tls),
-            None => listener,
-        };
+        Self::open_nodes(1, directory, database, settings, limits, tls, None).await
+    }
+
+    async fn open_nodes(
+        count: usize,
+        directory: TempDir,
+        database: Database,
+        settings: RegistrySettings,
+        limits: ListenerLimits,
+        tls: Option<Arc<Tls>>,
+        bucket: Option<Bucket>,
+    ) -> Self {
         let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(listener.serve(v2_service(registry.clone()), shutdown.clone()));
+        let (mut registries, mut addresses, mut serving) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..count {
+            let options = OpenOptions { database: database.clone(), clock: Clock::System };
+            let metadata = Metadata::open(options).await.unwrap();
+            let root = directory.path().join("blobs");
+            let blobs = match (&bucket, &database) {
+                (Some(bucket), _) => Blobs::open_s3(bucket.settings.clone()).await.unwrap(),
+                (None, Database::Sqlite { .. }) => Blobs::open_local(root).await.unwrap(),
+                (None, Database::Postgres(_)) => Blobs::open_shared(root).await.unwrap(),
+            };
+            let registry = Arc::new(Registry::new(metadata, blobs, settings.clone(), Policy::Open));
+            let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), limits.clone()).await.unwrap();
+            addresses.push(listener.local_addr().unwrap());
+            let listener = match &tls {
+                Some(tls) => listener.with_tls(tls.clone()),
+                None => listener,
+            };
+            serving.push(tokio::spawn(listener.serve(v2_service(registry.clone()), shutdown.clone())));
+            registries.push(registry);
+        }
+        let balancer = (count > 1).then(|| Balancer::start(&addresses, Probing::None).unwrap());
+        let address = balancer.as_ref().map_or(addresses[0], Balancer::address);
         let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
-        Self { registry, address, client, directory, database, shutdown, serving }
+        let registry = registries[0].clone();
+        Self {
+            registry,
+            address,
+            client,
+            directory,
+            database,
+            bucket,
+            shutdown,
+            serving,
+            registries,
+            balancer,
+        }
     }
 
     /// Stops the server and starts another on the same data.
     pub(crate) async fn restart(self) -> Self {
         self.shutdown.cancel();
-        assert!(self.serving.await.unwrap(), "requests under way did not end");
-        self.registry.metadata.close().await;
+        let count = self.serving.len();
+        for serving in self.serving {
+            assert!(serving.await.unwrap(), "requests under way did not end");
+        }
+        for registry in &self.registries {
+            registry.metadata.close().await;
+        }
         let settings = self.registry.settings.clone();
-        Self::open(self.directory, self.database, settings, ListenerLimits::default(), None).await
+        let limits = ListenerLimits::default();
+        Self::open_nodes(count, self.directory, self.database, settings, limits, None, self.bucket).await
     }
 
     /// Tells the server to stop; resolves when it has.
     pub(crate) async fn stop(self) -> bool {
         self.shutdown.cancel();
-        self.serving.await.unwrap()
+        let mut in_time = true;
+        for serving in self.serving {
+            in_time &= serving.await.unwrap();
+        }
+        in_time
     }
 
     pub(crate) fn begin_stop(&self) {
@@ -247,12 +366,39 @@ impl Site {
         TcpStream::connect(self.address).await.unwrap()
     }
 
+    /// How many uploads all nodes are writing.
+    pub(crate) fn uploads_in_progress(&self) -> usize {
+        self.registries.iter().map(|registry| registry.uploads_in_progress()).sum()
+    }
+
+    /// As every node does within a second.
+    pub(crate) fn look_at_rules_again(&self) {
+        self.registries.iter().for_each(|registry| registry.look_at_rules_again());
+    }
+
+    /// Whether clients speak with a balancer, which asks for every body itself.
+    pub(crate) fn is_behind_a_balancer(&self) -> bool {
+        self.balancer.is_some()
+    }
+
     pub(crate) fn spools(&self) -> Vec<PathBuf> {
-        files(&self.directory.path().join("blobs/twinport/spool"))
+        match &self.bucket {
+            Some(bucket) => files(&bucket.folder.join("_twinport/uploads")),
+            None => files(&self.directory.path().join("blobs/twinport/spool")),
+        }
     }
 
     pub(crate) fn stored_blobs(&self) -> Vec<PathBuf> {
-        files(&self.directory.path().join("blobs/docker"))
+        match &self.bucket {
+            Some(bucket) => files(&bucket.folder.join("docker")),
+            None => files(&self.directory.path().join("blobs/docker")),
+        }
+    }
+
+    /// Whether nodes share no directory, in which one could keep the others from a session: of two that write it at once,
+    /// one is told to look again.
+    pub(crate) fn is_in_a_bucket(&self) -> bool {
+        self.bucket.is_some()
     }
 
     pub(crate) fn data_directory(&self) -> &Path {
@@ -335,6 +481,13 @@ impl Seen {
 
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// Where an upload stands: the last byte of its `Range`.
+    #[track_caller]
+    pub(crate) fn range_end(&self) -> usize {
+        let range = self.header("range");
+        range.strip_prefix("0-").and_then(|end| end.parse().ok()).unwrap_or_else(|| panic!("{self:?}"))
     }
 
     pub(crate) fn json(&self) -> Value {

@@ -22,7 +22,7 @@ async fn rule(site: &Site, name: &str, repositories: &str, what: &str) {
     let text = format!(r#"{{"name":"{name}","repositories":"{repositories}",{what}}}"#);
     let rule: Rule = serde_json::from_str(&text).unwrap();
     site.registry.metadata.create_rule(&rule, &Actor::anonymous()).await.unwrap();
-    site.registry.look_at_rules_again();
+    site.look_at_rules_again();
 }
 
 /// Counts for the quotas to the end of the log.

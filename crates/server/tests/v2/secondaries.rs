@@ -54,6 +54,9 @@ async fn every_write_at_a_secondary_is_403_and_names_the_primary(site: Site) {
         );
     }
     assert!(site.stored_blobs().is_empty() && site.spools().is_empty());
+    if site.is_behind_a_balancer() {
+        return;
+    }
     // A body that was announced is not asked for.
     for target in
         [format!("POST /v2/x/blobs/uploads/?digest={digest}"), "PUT /v2/x/manifests/latest".to_owned()]

@@ -7,6 +7,8 @@ use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use twinport_oci::Digest;
 
+use crate::load::silence::broke;
+
 /// How long the site may be away in the middle of an upload.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -15,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 ///
 /// # Errors
 /// When a request is refused, with its answer; when the first or the last request breaks.
-pub(super) async fn push_in_chunks(
+pub async fn push_in_chunks(
     http: &reqwest::Client,
     url: &str,
     repository: &str,
@@ -38,17 +40,26 @@ pub(super) async fn push_in_chunks(
             Ok(answer) if answer.status() == 202 => offset = end,
             // The session's row outlived a cut that its file's name did not.
             Ok(answer) if interrupted && answer.status() == 404 => return Ok(()),
-            Ok(answer) => bail!("PATCH {session}: {}: {}", answer.status(), answer.text().await?),
-            Err(_) => match stands_at(http, &session, deadline).await? {
-                Some(arrived) => {
-                    ensure!(
-                        arrived >= offset,
-                        "{session} had {offset} bytes acknowledged and stands at {arrived}"
-                    );
-                    (offset, interrupted) = (arrived, true);
+            // What was sent before the break was recorded only after it was asked for: a dying node's commit came late.
+            Ok(answer) if interrupted && answer.status() == 416 => {
+                match stands_at(http, &session, deadline).await? {
+                    Some(arrived) => {
+                        ensure!(arrived > offset, "{session} refused {offset} and stands at {arrived}");
+                        offset = arrived;
+                    }
+                    None => return Ok(()),
                 }
-                None => return Ok(()),
-            },
+            }
+            Ok(answer) => bail!("PATCH {session}: {}: {}", answer.status(), answer.text().await?),
+            Err(error) => {
+                broke(error.into())?;
+                let Some(arrived) = stands_at(http, &session, deadline).await? else { return Ok(()) };
+                ensure!(
+                    arrived >= offset,
+                    "{session} had {offset} bytes acknowledged and stands at {arrived}"
+                );
+                (offset, interrupted) = (arrived, true);
+            }
         }
     }
     let digest = Digest::sha256(blob);
@@ -78,7 +89,10 @@ async fn stands_at(
             Ok(answer) if answer.status() == 404 => return Ok(None),
             Ok(answer) => bail!("GET {session}: {}: {}", answer.status(), answer.text().await?),
             Err(error) if Instant::now() >= deadline => return Err(error.into()),
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Err(error) => {
+                broke(error.into())?;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
         }
     }
 }

@@ -12,11 +12,12 @@ use super::{
 };
 use crate::{Error, Result, error::with_source};
 
-/// Acknowledged means synced, whatever the server's default; nobody holds a lock for ever.
+/// Acknowledged means synced, whatever the server's default; nobody holds a lock for ever, and a node that stands still in a
+/// transaction not for so long that its work could not be taken over.
 /// Every text is prepared and made for one plan, by index, whatever its parameters and however new a table is
 /// (query_plans): planning anew at each use was most of what a statement cost.
 const SETTINGS: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off -c synchronous_commit=on \
-     -c idle_in_transaction_session_timeout=30s -c lock_timeout=20s -c statement_timeout=120s \
+     -c idle_in_transaction_session_timeout=8s -c lock_timeout=20s -c statement_timeout=120s \
      -c default_transaction_isolation=read\\ committed";
 /// A server whose machine went without a word is given up after about 30 s.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);

@@ -6,7 +6,7 @@ use tokio::{task::JoinSet, time::timeout};
 use tokio_postgres::{Client, NoTls};
 
 use super::{checked_log, note, open_postgres, postgres_address};
-use crate::{EventKind, PostgresOptions};
+use crate::{EventKind, Job, PostgresOptions};
 
 /// A bound on what has to happen, on a loaded machine.
 const SOON: Duration = Duration::from_secs(60);
@@ -55,6 +55,10 @@ async fn clients_that_hold_all_their_connections_leave_replication_its_own() {
     let reserved = metadata.reserved();
     timeout(SOON, reserved.ping()).await.expect("a heartbeat finds a connection").unwrap();
     timeout(SOON, metadata.sequence_now()).await.expect("events are numbered").unwrap();
+    let lease =
+        timeout(SOON, metadata.take_lease(Job::Scrub)).await.expect("a job is taken").unwrap().unwrap();
+    let renewed = timeout(SOON, metadata.renew_lease(&lease, None)).await.expect("and kept").unwrap();
+    assert!(renewed);
     assert!(sessions(&other, "true").await.len() <= 4, "no more than database.pool.maxopen");
 
     other.batch_execute("SELECT pg_advisory_unlock(1, hashtext('held'))").await.unwrap();

@@ -7,7 +7,7 @@ use crate::{Clock, Metadata, db::Row};
 
 /// What each table is to replication: changed only with an event; computed from the log; this site's own books;
 /// or gone with the requests it serves.
-const CLASSES: [(&str, &str); 30] = [
+const CLASSES: [(&str, &str); 32] = [
     ("access_generation", "derived"),
     ("access_pending", "journaled"),
     ("access_records", "logged"),
@@ -18,9 +18,11 @@ const CLASSES: [(&str, &str); 30] = [
     ("events", "logged"),
     ("gc_candidates", "journaled"),
     ("join_tokens", "ephemeral"),
+    ("leases", "ephemeral"),
     ("log_head", "logged"),
     ("manifest_references", "derived"),
     ("manifests", "logged"),
+    ("nodes", "ephemeral"),
     ("refresh_tokens", "ephemeral"),
     ("quota_usage", "derived"),
     ("repositories", "logged"),

@@ -19,6 +19,7 @@ impl Reader<'_> {
             trusted_proxies: self.trusted_proxies(),
             headers: self.response_headers(),
             namespaces: self.namespaces(),
+            drain_notice: self.duration("http.drainnotice").unwrap_or(Duration::from_millis(500)),
             drain_timeout: self.duration("http.draintimeout").unwrap_or(Duration::from_secs(30)),
             tls: self.tls(),
             debug: self.debug(),

@@ -1,12 +1,14 @@
 //! Bearer tokens of the built-in token service: of this site or of another of the federation.
 //! Invariant: a token says who asks and what for; what that is worth is decided by the roles of now, not of when it was issued.
 
-use std::sync::Arc;
+use std::{
+    hash::{Hash, Hasher, RandomState},
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
-use quick_cache::{Weighter, sync::Cache};
+use quick_cache::{Equivalent, Weighter, sync::Cache};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use twinport_access::{Actions, Identity, TokenLimit};
 use twinport_access::{Resource, Scope};
 use twinport_oci::RepositoryName;
@@ -44,28 +46,63 @@ struct Seen {
     scope: Vec<(RepositoryName, Actions)>,
     catalog: bool,
     expires_at_us: i64,
-    /// Bytes of its text, which what it names is shorter than.
-    length: u64,
     /// What it is worth as of a generation of the records; none where its owner is gone.
     worth: Mutex<Option<(i64, Option<Arc<RoleRights>>)>>,
 }
 
-/// The tokens of late.
-pub(super) struct Bearers(Cache<[u8; 32], Arc<Seen>, Weight>);
+/// The tokens of late, each under its whole text.
+pub(super) struct Bearers(Cache<TokenText, Arc<Seen>, Weight, RandomState>);
+
+/// A token's whole text.
+#[derive(PartialEq, Eq)]
+struct TokenText(Box<[u8]>);
+
+/// The text of a token that somebody shows.
+struct Shown<'a>(&'a [u8]);
+
+/// How many bytes of a token's end are hashed: they are of its signature, which no two tokens that hold share. A text that
+/// was made up around the same end is found unequal, and only those that hold are kept.
+const HASHED: usize = 64;
+
+impl Hash for Shown<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.0[self.0.len().saturating_sub(HASHED)..]);
+    }
+}
+
+impl Hash for TokenText {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Shown(&self.0).hash(state);
+    }
+}
+
+impl Equivalent<TokenText> for Shown<'_> {
+    fn equivalent(&self, key: &TokenText) -> bool {
+        *self.0 == *key.0
+    }
+}
 
 /// One client's long tokens must not take the memory of all.
 #[derive(Clone)]
 struct Weight;
 
-impl Weighter<[u8; 32], Arc<Seen>> for Weight {
-    fn weight(&self, _: &[u8; 32], seen: &Arc<Seen>) -> u64 {
-        EACH_BYTES + seen.length
+impl Weighter<TokenText, Arc<Seen>> for Weight {
+    fn weight(&self, token: &TokenText, _: &Arc<Seen>) -> u64 {
+        // Once as text, and at most once more as what it names.
+        EACH_BYTES + 2 * token.0.len() as u64
     }
 }
 
 impl Default for Bearers {
     fn default() -> Self {
-        Self(Cache::with_weighter(REMEMBERED, REMEMBERED_BYTES, Weight))
+        let keyed = RandomState::new();
+        Self(Cache::with(
+            REMEMBERED,
+            REMEMBERED_BYTES,
+            Weight,
+            keyed,
+            quick_cache::sync::DefaultLifecycle::default(),
+        ))
     }
 }
 
@@ -96,10 +133,9 @@ impl Accounts {
     }
 
     /// What a bearer token is worth.
-    pub(super) async fn bearer(&self, token: &str, state: &State) -> Result<Arc<RoleRights>, Refusal> {
+    pub(super) async fn bearer(&self, token: &[u8], state: &State) -> Result<Arc<RoleRights>, Refusal> {
         let now_us = self.metadata.clock().now_us();
-        let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        let remembered = self.bearers.0.get(&key);
+        let remembered = self.bearers.0.get(&Shown(token));
         let held_before = remembered.is_some();
         let seen = match remembered {
             Some(seen) => seen,
@@ -108,7 +144,7 @@ impl Accounts {
                     tracing::debug!(%reason, "a bearer token was refused");
                     Refusal::bad_credentials()
                 })?);
-                self.bearers.0.insert(key, seen.clone());
+                self.bearers.0.insert(TokenText(token.into()), seen.clone());
                 seen
             }
         };
@@ -142,17 +178,19 @@ impl Accounts {
         {
             return Ok(None);
         }
-        Ok(Some(Arc::new(RoleRights {
+        let signed_in = RoleRights {
             identity: seen.bearer.identity.clone(),
             bindings: state.bindings.clone(),
             limit: seen.bearer.limit.clone(),
-            scope: Some(seen.scope.clone()),
-            catalog: seen.catalog,
-        })))
+            scope: None,
+            catalog: false,
+        };
+        Ok(Some(Arc::new(signed_in.within(&seen.scope, seen.catalog))))
     }
 }
 
-fn read(token: &str, state: &State, now_us: i64) -> Result<Seen, String> {
+fn read(token: &[u8], state: &State, now_us: i64) -> Result<Seen, String> {
+    let token = std::str::from_utf8(token).map_err(|_| "it is not text".to_owned())?;
     let verified = state.verify(token, CLAIM, now_us).map_err(|refusal| refusal.to_string())?;
     let bearer: Bearer = serde_json::from_value(verified.private).map_err(|error| error.to_string())?;
     let mut scope: Vec<(RepositoryName, Actions)> = Vec::new();
@@ -163,6 +201,6 @@ fn read(token: &str, state: &State, now_us: i64) -> Result<Seen, String> {
             Resource::Catalog => catalog |= !entry.actions.is_empty(),
         }
     }
-    let (expires_at_us, length) = (verified.expires_at_us, token.len() as u64);
-    Ok(Seen { bearer, scope, catalog, expires_at_us, length, worth: Mutex::new(None) })
+    let expires_at_us = verified.expires_at_us;
+    Ok(Seen { bearer, scope, catalog, expires_at_us, worth: Mutex::new(None) })
 }

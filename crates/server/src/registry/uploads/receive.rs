@@ -3,11 +3,13 @@
 //! broke off leaves a session that says exactly how much arrived; a wrong digest leaves nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
 use http::header::{CONTENT_RANGE, LOCATION, RANGE};
 use http::{HeaderMap, StatusCode};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use twinport_access::Action;
 use twinport_blobs::{Progress, SpoolName};
@@ -21,6 +23,10 @@ use crate::answer::{Answer, UPLOAD_UUID};
 use crate::body::{BodyError, RequestBody};
 use crate::error::{Refusal, upload_out_of_step};
 use crate::grant::Grant;
+
+/// How long a request waits for another node that writes the same session, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(30);
+const OCCUPIED: Duration = Duration::from_millis(20);
 
 /// Whole blobs up to this many bytes are stored in one hop, without a spool of the session's own.
 const SMALL: u64 = 64 << 10;
@@ -143,6 +149,18 @@ impl Chunk {
     }
 }
 
+/// A session's spool that no other node may write; dropping it lets go.
+struct Occupied {
+    registry: Arc<Registry>,
+    spool: SpoolName,
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.registry.blobs.release(&self.spool);
+    }
+}
+
 impl Most {
     /// Says who set the limit that a body went past.
     fn explain(&self, error: twinport_blobs::Error) -> Refusal {
@@ -159,6 +177,8 @@ struct Upload {
     grant: Grant,
     session: UploadSession,
     most: Most,
+    /// Against other nodes; let go before the turn, which is against other requests of this one.
+    occupied: Option<Occupied>,
     turn: super::super::upload_turns::Turn,
 }
 
@@ -176,7 +196,11 @@ impl Upload {
         let session = find(registry, name, id).await?;
         let rules = registry.rules().await?;
         let most = Most::blob(registry, &rules, name);
-        let upload = Self { registry: registry.clone(), grant: grant.clone(), session, most, turn };
+        let mut upload =
+            Self { registry: registry.clone(), grant: grant.clone(), session, most, occupied: None, turn };
+        if digest.is_none() || !upload.is_small(chunk) {
+            upload.occupy().await?;
+        }
         if chunk.range.is_some_and(|range| range.start != upload.session.offset) {
             return Err(upload.described(upload_out_of_step(upload.session.offset), upload.session.offset));
         }
@@ -189,6 +213,41 @@ impl Upload {
         };
         registry.check_quotas(&rules, name, addition).await?;
         Ok(upload)
+    }
+
+    /// Whether a closing PUT brings all bytes, and so few that they need no spool of the session's own.
+    fn is_small(&self, chunk: &Chunk) -> bool {
+        self.session.offset == 0 && chunk.declared.is_some_and(|length| length <= SMALL)
+    }
+
+    /// Waits until no other node writes this session, and looks again where it stands: what was read before that may be
+    /// history, and an append to where the session stood then would cut what another node has acknowledged since.
+    async fn occupy(&mut self) -> Result<(), Refusal> {
+        if !self.registry.blobs.has_holds() {
+            // No other node has the store, or none could cut anything in it.
+            return Ok(());
+        }
+        let spool = self.spool();
+        let occupying = async {
+            while !self.registry.blobs.occupy(&spool).await? {
+                sleep(OCCUPIED).await;
+            }
+            Ok::<_, twinport_blobs::Error>(())
+        };
+        match timeout(PATIENCE, occupying).await {
+            Ok(occupied) => occupied?,
+            Err(_) => return Err(twinport_blobs::Error::SpoolBusy(spool).into()),
+        }
+        self.occupied = Some(Occupied { registry: self.registry.clone(), spool });
+        self.session = match find(&self.registry, &self.session.repository, &self.session.id).await {
+            Ok(session) => session,
+            Err(refusal) => {
+                // It ended meanwhile: nothing leads to these bytes.
+                discard(&self.registry, &spool).await;
+                return Err(refusal);
+            }
+        };
+        Ok(())
     }
 
     fn spool(&self) -> SpoolName {
@@ -219,7 +278,7 @@ impl Upload {
     }
 
     async fn finish(self, chunk: Chunk, digest: Digest, body: RequestBody) -> Result<Answer, Refusal> {
-        if self.session.offset == 0 && chunk.declared.is_some_and(|length| length <= SMALL) {
+        if self.is_small(&chunk) {
             return self.finish_small(digest, body).await;
         }
         let mut progress = self.start(Some(digest.algorithm())).await?;
@@ -265,7 +324,7 @@ impl Upload {
     }
 
     /// All bytes at once, and few: they are stored in one hop, and the session's spool never comes to be.
-    async fn finish_small(self, digest: Digest, body: RequestBody) -> Result<Answer, Refusal> {
+    async fn finish_small(mut self, digest: Digest, body: RequestBody) -> Result<Answer, Refusal> {
         let cancelled = self.turn.cancelled();
         let collected = tokio::select! {
             collected = body.collect(SMALL) => collected,
@@ -288,6 +347,10 @@ impl Upload {
                 stored
             }
             Err((error, arrived)) => {
+                self.occupy().await?;
+                if self.session.offset > 0 {
+                    return Err(self.described(upload_out_of_step(self.session.offset), self.session.offset));
+                }
                 let start = self.start(Some(digest.algorithm())).await?;
                 let kept = stream::iter([Ok::<_, BodyError>(arrived)]);
                 let appended = self.registry.blobs.append(&self.spool(), start, kept, SMALL).await?;
@@ -340,6 +403,11 @@ impl Upload {
         let state = progress.hasher.state();
         let advanced = self.registry.metadata.advance_upload(&self.session, progress.offset, state).await;
         match advanced {
+            Err(twinport_metadata::Error::UploadUnknown) => {
+                // Cancelled or expired at another node, which left the spool to whoever was writing it.
+                discard(&self.registry, &self.spool()).await;
+                Err(twinport_metadata::Error::UploadUnknown.into())
+            }
             Err(twinport_metadata::Error::UploadConflict { offset }) => {
                 Err(self.described(upload_out_of_step(offset), offset))
             }
@@ -432,7 +500,10 @@ async fn commit(
     size: u64,
 ) -> Result<Answer, Refusal> {
     let commit = CommitBlob { repository: name.clone(), digest, size, upload, actor: grant.actor() };
-    registry.metadata.commit_blob(commit).await?;
+    if let Err(error) = registry.metadata.commit_blob(commit).await {
+        registry.blobs.release(spool);
+        return Err(error.into());
+    }
     discard(registry, spool).await;
     Ok(created(registry, name, &digest))
 }
