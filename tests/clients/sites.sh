@@ -128,8 +128,9 @@ start_served_pair() {
 
 kill_primary() {
   local pid
+  ! gone "$primary_pid" || return 1
   for pid in "$primary_pid" "${primary_nodes[@]}"; do
-    kill -s KILL "$pid" 2>/dev/null || [ "$pid" != "$primary_pid" ] || return 1
+    gone "$pid" || kill -s KILL "$pid" 2>/dev/null || true
     eventually 10 gone "$pid" || return 1
   done
   ! answers 200 "$scheme://$primary/v2/"
