@@ -72,6 +72,7 @@ fn is_owned_by_name(name: &str) -> bool {
             | "metadata.db-wal"
             | "metadata.db-shm"
             | "lock"
+            | "node"
             | "twinport.sock"
             | "blobs/twinport/incarnation"
     ) || (name.starts_with("blobs/twinport/journal/") && name.ends_with(".journal"))
