@@ -30,12 +30,21 @@ var client = &http.Client{Transport: &http.Transport{
 	MaxIdleConnsPerHost: 256, DisableCompression: true, ReadBufferSize: 256 << 10, WriteBufferSize: 256 << 10,
 }}
 
-// What requests show, each in its turn; none when empty.
-var (
-	authorizations []string
-	turns          atomic.Uint64
-)
+// shown is what requests show, each in its turn.
+type shown struct {
+	lines []string
+	turns atomic.Uint64
+}
 
+func (s *shown) next() []string {
+	turn := s.turns.Add(1) % uint64(len(s.lines))
+	return s.lines[turn : turn+1 : turn+1]
+}
+
+// By repository; "" is for those that have none of their own.
+var authorizations = map[string]*shown{}
+
+// readAuthorizations: a line is a header's value, good for all repositories, or a repository, a tab and a value.
 func readAuthorizations() error {
 	if *authorization == "" {
 		return nil
@@ -44,8 +53,37 @@ func readAuthorizations() error {
 	if err != nil {
 		return err
 	}
-	authorizations = strings.Split(strings.TrimSpace(string(text)), "\n")
+	for _, line := range strings.Split(strings.TrimSpace(string(text)), "\n") {
+		repository, value, own := strings.Cut(line, "\t")
+		if !own {
+			repository, value = "", line
+		}
+		if authorizations[repository] == nil {
+			authorizations[repository] = &shown{}
+		}
+		authorizations[repository].lines = append(authorizations[repository].lines, value)
+	}
 	return nil
+}
+
+// authorize shows what is there for the request's repository.
+func authorize(r *http.Request) {
+	if len(authorizations) == 0 {
+		return
+	}
+	name := strings.TrimPrefix(r.URL.Path, "/v2/")
+	for _, kind := range []string{"/manifests/", "/blobs/", "/tags/", "/referrers/"} {
+		if before, _, found := strings.Cut(name, kind); found {
+			name = before
+			break
+		}
+	}
+	for _, repository := range []string{name, ""} {
+		if s := authorizations[repository]; s != nil {
+			r.Header["Authorization"] = s.next()
+			return
+		}
+	}
 }
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
@@ -85,10 +123,7 @@ func doWith(ctx context.Context, hc *http.Client, method, target string, b *body
 	if name, password, ok := strings.Cut(*user, ":"); ok {
 		r.SetBasicAuth(name, password)
 	}
-	if len(authorizations) > 0 {
-		turn := turns.Add(1) % uint64(len(authorizations))
-		r.Header["Authorization"] = authorizations[turn : turn+1 : turn+1]
-	}
+	authorize(r)
 	resp, err := hc.Do(r)
 	if err != nil {
 		return nil, err

@@ -21,7 +21,7 @@ var (
 	pid           = flag.Int("pid", 0, "server process, for CPU and memory")
 	dbPid         = flag.Int("db-pid", 0, "process of the server's database, for its CPU with all its children's")
 	user          = flag.String("user", "", "user:password for basic auth")
-	authorization = flag.String("authorization", "", "file of Authorization headers, one a line; requests take them in turn")
+	authorization = flag.String("authorization", "", "file of Authorization headers, one a line, those of one repository with its name and a tab in front; requests take them in turn")
 	only          = flag.String("only", "table", "scenarios or groups: table, more, all (both), cold; -list names them")
 	list          = flag.Bool("list", false, "name the scenarios and end")
 	images        = flag.Int("images", 1500, "small images pushed and pulled")
