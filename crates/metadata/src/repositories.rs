@@ -92,10 +92,10 @@ impl Metadata {
 }
 
 async fn rename(tx: &mut Tx, from: &RepositoryName, to: &RepositoryName, actor: &Actor) -> Result<bool> {
+    // Alone among all that change repositories. A push that waited for a row which gets another path meanwhile keeps its
+    // lock on that row, and goes on to wait for the path's name: beside a second rename that would be a deadlock.
+    tx.lock_role().await?;
     let origin = tx.guard_origin().await?;
-    let (first, second) = if from < to { (from, to) } else { (to, from) };
-    lock_path(tx, first).await?;
-    lock_path(tx, second).await?;
     let Some(repository) = lock_exclusive(tx, from).await? else { return Ok(false) };
     if tx.query_opt(FIND, vec![to.as_str().into()]).await?.is_some() {
         return Err(Error::RepositoryExists(to.to_string()));
