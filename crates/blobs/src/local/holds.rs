@@ -104,15 +104,7 @@ impl LocalBlobs {
             return Ok(true);
         }
         let (store, spool) = (self.clone(), *spool);
-        blocking("adopting a spool", move || match store.open_locked(&spool) {
-            Ok(file) => {
-                store.hold(&spool, file);
-                Ok(true)
-            }
-            Err(Error::SpoolBusy(_) | Error::SpoolMissing(_)) => Ok(false),
-            Err(e) => Err(e),
-        })
-        .await
+        blocking("adopting a spool", move || store.hold_if_free(&spool)).await
     }
 
     /// See [`crate::Blobs::occupy`].
@@ -125,16 +117,21 @@ impl LocalBlobs {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
             let made = openat(&store.spool, spool.file_name(), flags, Mode::from_raw_mode(0o666));
             drop(made.map_err(|e| store.spool_error("opening", &spool, e))?);
-            match store.open_locked(&spool) {
-                Ok(file) => {
-                    store.hold(&spool, file);
-                    Ok(true)
-                }
-                Err(Error::SpoolBusy(_) | Error::SpoolMissing(_)) => Ok(false),
-                Err(e) => Err(e),
-            }
+            store.hold_if_free(&spool)
         })
         .await
+    }
+
+    /// Holds a spool that is there and that nobody has.
+    fn hold_if_free(&self, spool: &SpoolName) -> Result<bool> {
+        match self.open_locked(spool) {
+            Ok(file) => {
+                self.hold(spool, file);
+                Ok(true)
+            }
+            Err(Error::SpoolBusy(_) | Error::SpoolMissing(_)) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     /// Whether another process works on the spool.
