@@ -3,7 +3,6 @@
 #![expect(clippy::print_stdout, reason = "figures and seeds of a run")]
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -11,28 +10,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use reqwest::Client;
 use tokio::task::JoinSet;
-use twinport_oci::Digest;
 use twinport_testkit::{
-    Image, PostgresServer, SiteDatabase, SiteProcess, Stop, number, program, pull_whole, seed,
+    Image, PostgresServer, Pushed, SiteDatabase, SiteProcess, Stop, number, program, seed,
 };
 
 const BINARY: &str = env!("CARGO_BIN_EXE_twinport");
 /// Restarts of the run; `scripts/test-database-restart` asks for more.
 const POINTS_VARIABLE: &str = "TWINPORT_RESTART_POINTS";
 const PUSHERS: u64 = 50;
-/// How long one push, or a site's return, may take on a loaded machine.
+/// How long a site's return may take on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(180);
-
-/// What was pushed under each name, and how often a push was told to come back.
-#[derive(Default)]
-struct Pushed {
-    acknowledged: BTreeMap<(String, String), Digest>,
-    refusals: u64,
-}
 
 #[test]
 fn s11_pushes_outlive_restarts_of_the_database() -> anyhow::Result<()> {
@@ -71,9 +62,7 @@ fn s11_pushes_outlive_restarts_of_the_database() -> anyhow::Result<()> {
     let pushed = runtime.block_on(async {
         let mut all = Pushed::default();
         while let Some(pusher) = pushers.join_next().await {
-            let pushed = pusher??;
-            all.acknowledged.extend(pushed.acknowledged);
-            all.refusals += pushed.refusals;
+            all.add(pusher??);
         }
         anyhow::Ok(all)
     });
@@ -141,17 +130,8 @@ async fn push_until(
         }
         let image = Image::random(random.random(), 1, random.random_range(100..20_000));
         let (repository, tag) = (format!("restart/{}", pusher % 7), format!("p{pusher}-{}", round % 4));
-        let deadline = Instant::now() + PATIENCE;
         begun.fetch_add(1, Ordering::SeqCst);
-        while let Err(error) = image.push(&http, &url, &repository, &tag).await {
-            let text = format!("{error:#}");
-            let passing = text.contains(": 503 ") || error.downcast_ref::<reqwest::Error>().is_some();
-            ensure!(passing, "a push was refused for good: {text}");
-            ensure!(Instant::now() < deadline, "a push did not come through: {text}");
-            pushed.refusals += 1;
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        pushed.acknowledged.insert((repository, tag), image.digest());
+        pushed.push(&http, &url, (repository, tag), &image, false).await?;
     }
     Ok(pushed)
 }
@@ -161,19 +141,7 @@ async fn hold(primary: &SiteProcess, secondary: &SiteProcess, pushed: &Pushed) -
     ensure!(pushed.acknowledged.len() as u64 >= PUSHERS, "{} images are no load", pushed.acknowledged.len());
     let http = Client::new();
     for site in [primary, secondary] {
-        for ((repository, tag), digest) in &pushed.acknowledged {
-            let deadline = Instant::now() + PATIENCE;
-            // The secondary is some events behind.
-            loop {
-                match pull_whole(&http, &site.url(), repository, tag).await {
-                    Ok(found) if found == *digest => break,
-                    found if Instant::now() >= deadline => {
-                        bail!("{repository}:{tag} at {}: {found:?} instead of {digest}", site.url())
-                    }
-                    _ => tokio::time::sleep(Duration::from_millis(100)).await,
-                }
-            }
-        }
+        pushed.arrive_at(&http, &site.url()).await?;
     }
     let log = "SELECT seq, hash, body FROM events WHERE seq IS NOT NULL ORDER BY seq";
     let (here, there) = (primary.rows(log).await?, secondary.rows(log).await?);

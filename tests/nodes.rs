@@ -11,6 +11,8 @@ mod jobs;
 mod restart;
 #[path = "nodes/sites.rs"]
 mod sites;
+#[path = "nodes/versions.rs"]
+mod versions;
 
 use std::{
     sync::{

@@ -190,14 +190,25 @@ async fn a_site_in_a_bucket_follows_one_with_a_local_store_and_is_followed_by_on
     Ok(())
 }
 
-/// One layer in and out, of 128 MiB or of what `TWINPORT_TEST_LAYER_MIB` says, by PUT, by streamed PATCH and through the site.
 #[tokio::test(flavor = "multi_thread")]
-async fn s8_a_large_layer_goes_in_and_out_in_bounded_memory() -> anyhow::Result<()> {
+async fn s8_a_large_layer_goes_in_and_out_of_a_bucket_in_bounded_memory() -> anyhow::Result<()> {
     let Some((database, bucket)) = place(ObjectServerKind::MinIo).await? else { return Ok(()) };
-    let pieces = usize::try_from(number("TWINPORT_TEST_LAYER_MIB", 128))?;
-    let (folder, http) = (tempfile::tempdir()?, Client::new());
+    let folder = tempfile::tempdir()?;
     let site = start(&folder, "site", (database, SiteBucket { redirect: false, ..bucket }))?;
-    let watch = MemoryWatch::of(site.pid().context("it runs")?);
+    layer_in_and_out(&site, "in a bucket").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s8_a_large_layer_goes_in_and_out_of_a_local_store_in_bounded_memory() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let site = SiteProcess::start(&program(BINARY), &folder.path().join("site"), SiteDatabase::Embedded)?;
+    layer_in_and_out(&site, "in files").await
+}
+
+/// One layer, of 128 MiB or of what `TWINPORT_TEST_LAYER_MIB` says, by PUT, by streamed PATCH and out through the site.
+async fn layer_in_and_out(site: &SiteProcess, place: &str) -> anyhow::Result<()> {
+    let pieces = usize::try_from(number("TWINPORT_TEST_LAYER_MIB", 128))?;
+    let (http, watch) = (Client::new(), MemoryWatch::of(site.pid().context("it runs")?));
     push_blob(&http, &site.url(), TEAM, &Bytes::from_static(b"{}")).await?;
     for form in ["PUT", "PATCH"] {
         let content = Content::new(form.len() as u64, pieces);
@@ -205,9 +216,7 @@ async fn s8_a_large_layer_goes_in_and_out_in_bounded_memory() -> anyhow::Result<
         let (pushed, _) = watch.take_peak();
         content.pull(&http, &site.url()).await?;
         let (pulled, _) = watch.take_peak();
-        println!(
-            "figure: memory in a bucket, {pieces} MiB by {form}: in {pushed:.1} MiB, out {pulled:.1} MiB"
-        );
+        println!("figure: memory {place}, {pieces} MiB by {form}: in {pushed:.1} MiB, out {pulled:.1} MiB");
         ensure!(pushed.max(pulled) < BOUND_MIB, "{pushed:.1} MiB, {pulled:.1} MiB");
     }
     Ok(())

@@ -85,9 +85,11 @@ impl Powered {
         Ok(())
     }
 
-    /// First the disk stops, in the middle of whatever the site does; only then the site goes.
+    /// In the middle of whatever the site does. It stands still before the disk goes: without power nobody answers a
+    /// client that the disk is broken.
     fn cut(&mut self, site: &mut SiteProcess) -> anyhow::Result<()> {
         let disk = self.disk.take().context("the power is on")?;
+        site.pause()?;
         disk.freeze();
         site.kill();
         disk.cut()

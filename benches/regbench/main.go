@@ -1,6 +1,6 @@
 // regbench loads any OCI registry the same way, so that several can be compared in one run on one machine.
 //
-//	regbench -url http://127.0.0.1:5000 [-pid SERVER_PID] [-db-pid PID] [-user u:p] [-only push-small,pull-big,...] [-json]
+//	regbench -url http://127.0.0.1:5000 [-pid SERVER_PID] [-db-pid PID] [-store-pid PID] [-user u:p] [-only push-small,pull-big,...] [-json]
 //
 // Every digest and byte is made before the clock starts, and every byte that a scenario moves is compared with what was
 // pushed: what is pulled as it arrives, what is pushed by a pull after the clock has stopped. With -pid the server's own
@@ -20,6 +20,7 @@ var (
 	base          = flag.String("url", "http://127.0.0.1:5000", "registry")
 	pid           = flag.Int("pid", 0, "server process, for CPU and memory")
 	dbPid         = flag.Int("db-pid", 0, "process of the server's database, for its CPU with all its children's")
+	storePid      = flag.Int("store-pid", 0, "process of the server's object storage, for its CPU")
 	user          = flag.String("user", "", "user:password for basic auth")
 	authorization = flag.String("authorization", "", "file of Authorization headers, one a line, those of one repository with its name and a tab in front; requests take them in turn")
 	only          = flag.String("only", "table", "scenarios or groups: table, more, all (both), cold; -list names them")

@@ -36,6 +36,7 @@ type row struct {
 	P99          float64 `json:"p99_ms"`
 	CPUEach      float64 `json:"server_cpu_ms_each"`
 	DatabaseEach float64 `json:"database_cpu_ms_each"`
+	StoreEach    float64 `json:"store_cpu_ms_each"`
 	PrivateMib   float64 `json:"server_private_mib"`
 	Error        string  `json:"error,omitempty"`
 	Skipped      string  `json:"skipped,omitempty"`
@@ -57,8 +58,8 @@ func (b *bench) report(r row) {
 		fmt.Printf("skip %s: %s\n", r.Scenario, r.Skipped)
 		return
 	}
-	fmt.Printf("%-16s n=%-6d c=%-3d %9.1f/s %9.1f MiB/s  p50 %8.2f ms  p99 %8.2f ms  cpu %7.3f + %7.3f ms each  private %5.0f MiB  failed %d %s%s\n",
-		r.Scenario, r.N, r.C, r.PerS, r.MibS, r.P50, r.P99, r.CPUEach, r.DatabaseEach, r.PrivateMib, r.Failed, r.Error, r.Note)
+	fmt.Printf("%-16s n=%-6d c=%-3d %9.1f/s %9.1f MiB/s  p50 %8.2f ms  p99 %8.2f ms  cpu %7.3f + %7.3f + %7.3f ms each  private %5.0f MiB  failed %d %s%s\n",
+		r.Scenario, r.N, r.C, r.PerS, r.MibS, r.P50, r.P99, r.CPUEach, r.DatabaseEach, r.StoreEach, r.PrivateMib, r.Failed, r.Error, r.Note)
 }
 
 func (b *bench) skip(name, why string) { b.report(row{Scenario: name, Skipped: why}) }
@@ -84,7 +85,7 @@ func (b *bench) timed(name string, n, c, bytesEach int, least time.Duration, ope
 	var lock sync.Mutex
 	var took []float64
 	b.peak.Store(privateMemory(*pid))
-	server, database, started := cpuSeconds(*pid), cpuOfTree(*dbPid), time.Now()
+	server, database, store, started := cpuSeconds(*pid), cpuOfTree(*dbPid), cpuSeconds(*storePid), time.Now()
 	failed, first := each(n, c, started.Add(least), func(i int) error {
 		began := time.Now()
 		err := operate(i)
@@ -95,13 +96,13 @@ func (b *bench) timed(name string, n, c, bytesEach int, least time.Duration, ope
 		return err
 	})
 	elapsed := time.Since(started).Seconds()
-	server, database = cpuSeconds(*pid)-server, cpuOfTree(*dbPid)-database
+	server, database, store = cpuSeconds(*pid)-server, cpuOfTree(*dbPid)-database, cpuSeconds(*storePid)-store
 	sort.Float64s(took)
 	done := float64(len(took))
 	quantile := func(q float64) float64 { return took[int(math.Ceil(done*q))-1] }
 	r := row{
 		Scenario: name, N: len(took), C: c, Failed: failed, PerS: done / elapsed, MibS: float64(bytesEach) * done / elapsed / (1 << 20),
-		P50: quantile(.5), P99: quantile(.99), CPUEach: server * 1000 / done, DatabaseEach: database * 1000 / done,
+		P50: quantile(.5), P99: quantile(.99), CPUEach: server * 1000 / done, DatabaseEach: database * 1000 / done, StoreEach: store * 1000 / done,
 		PrivateMib: float64(max(b.peak.Load(), privateMemory(*pid))) / 1024,
 	}
 	if first != nil {

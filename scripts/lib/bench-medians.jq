@@ -13,6 +13,7 @@ def figures:
       per_s: ($good | map(.per_s) | median), per_s_least: ($good | map(.per_s) | min), per_s_most: ($good | map(.per_s) | max),
       mib_s: ($good | map(.mib_s) | median), p50_ms: ($good | map(.p50_ms) | median), p99_ms: ($good | map(.p99_ms) | median),
       cpu_ms_each: ($good | map(.server_cpu_ms_each) | median), database_cpu_ms_each: ($good | map(.database_cpu_ms_each) | median),
+      store_cpu_ms_each: ($good | map(.store_cpu_ms_each) | median),
       private_mib: ($good | map(.server_private_mib) | median), failed: 0, note: ($good | map(.note | select(. != null)) | first)}
     end;
 

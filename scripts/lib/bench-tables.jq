@@ -32,7 +32,8 @@ def ratio_table($our; $named):
   table("Rate"; .servers; (.s | unit) as $unit | "\(.at[$unit] | short) \(if $unit == "mib_s" then "MiB/s" else "/s" end)"),
   table("Latency, ms: half of the operations, 99 of 100"; .servers; "\(.at.p50_ms | short), \(.at.p99_ms | short)"),
   table("CPU of one operation, ms"; .servers;
-    (.at.cpu_ms_each | short) + (if .name == "twinport-postgres" then " + \(.at.database_cpu_ms_each | short) in PostgreSQL" else "" end)),
+    (.at.cpu_ms_each | short) + (if .at.database_cpu_ms_each > 0 then " + \(.at.database_cpu_ms_each | short) in PostgreSQL" else "" end)
+      + (if .at.store_cpu_ms_each > 0 then " + \(.at.store_cpu_ms_each | short) in MinIO" else "" end)),
   table("Private memory at its peak, MiB (the server's own, without PostgreSQL's)"; .servers; .at.private_mib | short),
   (["all of these"] + [.servers[] | $document.private_mib[.name] | short] | line),
   (notes | select(. != []) | "", (to_entries[] | "(\(.key + 1)) \(.value)")),

@@ -25,10 +25,14 @@ const CLIENTS: u64 = 4;
 fn a_rolling_restart_fails_no_request(store: Store) -> anyhow::Result<()> {
     let (folder, runtime) = (tempfile::tempdir()?, Runtime::new()?);
     let Some(cluster) = three_nodes(&runtime, &folder, "rolling", store, &[])? else { return Ok(()) };
-    runtime.block_on(restart_under_load(cluster))
+    runtime.block_on(under_load(cluster, restart_each))
 }
 
-async fn restart_under_load(mut cluster: Cluster) -> anyhow::Result<()> {
+/// Changes the nodes, as often as is asked for, while clients work.
+pub(crate) async fn under_load(
+    mut cluster: Cluster,
+    change: fn(&mut Cluster) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| tokio::spawn(work(client, cluster.url(), stop.clone(), done.clone())))
@@ -36,7 +40,7 @@ async fn restart_under_load(mut cluster: Cluster) -> anyhow::Result<()> {
     let bench = std::env::var(BENCH_VARIABLE).ok().map(|program| bench(program, cluster.url(), stop.clone()));
     let rounds = number(ROUNDS_VARIABLE, 1);
     let restarted = tokio::task::spawn_blocking(move || {
-        let outcome = (0..rounds).try_for_each(|_| restart_each(&mut cluster));
+        let outcome = (0..rounds).try_for_each(|_| change(&mut cluster));
         (cluster, outcome)
     });
     let (cluster, outcome) = restarted.await?;
@@ -60,7 +64,7 @@ async fn restart_under_load(mut cluster: Cluster) -> anyhow::Result<()> {
 }
 
 /// SIGTERM, and the next one only once this one is back.
-fn restart_each(cluster: &mut Cluster) -> anyhow::Result<()> {
+pub(crate) fn restart_each(cluster: &mut Cluster) -> anyhow::Result<()> {
     for index in 0..cluster.nodes.len() {
         cluster.nodes[index].terminate()?;
         cluster.nodes[index].start_again()?;

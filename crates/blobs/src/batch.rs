@@ -7,7 +7,8 @@ use bytes::{Bytes, BytesMut};
 
 /// Bytes that all uploads together may gather; each holds at most two batches of its share.
 const BUDGET: usize = 48 << 20;
-const LARGEST: usize = 1 << 20;
+/// Four times as much took twice the private memory, for 8 % more of the rate and 3 % less processor time (4 uploads of 256 MiB).
+const LARGEST: usize = 256 << 10;
 const SMALLEST: usize = 16 << 10;
 /// Pieces below this size are copied together, so that a body of tiny frames does not become a list of them.
 const PIECE: usize = 4 << 10;

@@ -37,6 +37,8 @@ pub(crate) enum Worked {
     Settled,
     /// A listing is needed, which this worker does not do.
     NeedsListing,
+    /// Only blobs are new, which nobody can see before their manifest comes.
+    Resting,
 }
 
 /// Why the work on a repository stopped early.
@@ -128,25 +130,30 @@ async fn step<U: Upstream>(
         }
         listing::go_through(engine, &tracked).await?
     } else if tracked.dirty_seq > tracked.applied_seq {
-        events(engine, &tracked).await?
+        let Some(more) = events(engine, &tracked).await? else { return Ok(Some(Worked::Resting)) };
+        more
     } else {
         retries(engine, &tracked).await?
     };
     Ok((!more).then_some(Worked::Settled))
 }
 
-/// One chunk of the repository's events.
-async fn events<U: Upstream>(engine: &Engine<U>, tracked: &TrackedRepository) -> Result<bool, Stop> {
+/// One chunk of the repository's events; none where it can wait for more.
+async fn events<U: Upstream>(engine: &Engine<U>, tracked: &TrackedRepository) -> Result<Option<bool>, Stop> {
     let uuid = tracked.repository;
     let events =
         engine.metadata.repository_events(uuid, tracked.applied_seq, tracked.dirty_seq, CHUNK_EVENTS).await?;
     let full = events.len() == CHUNK_EVENTS as usize;
     let (wanted, through) = reduce::reduce(&events).map_err(Stop::Failed)?;
+    // Their bytes are on their way since they were heard of.
+    if !full && wanted.is_of_blobs_alone() && engine.scheduler.may_rest(uuid) {
+        return Ok(None);
+    }
     // Fewer events than asked for: the rest of the range was about other repositories.
     let all = !full && events.last().is_none_or(|event| event.position.seq == through);
     let through = if all { tracked.dirty_seq } else { through };
     let resolved = resolve::resolve(engine, uuid, wanted, Mode::Events, tracked.unsettled).await?;
-    commit(engine, uuid, resolved, Some(through), Listing::AsBefore).await
+    commit(engine, uuid, resolved, Some(through), Listing::AsBefore).await.map(Some)
 }
 
 /// One chunk of what failed before and is due again.

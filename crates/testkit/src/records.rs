@@ -97,6 +97,19 @@ async fn postgres_rows(url: &str, query: &str) -> anyhow::Result<Vec<Vec<Field>>
     found.iter().map(postgres_row).collect()
 }
 
+/// Runs statements in a site's database in PostgreSQL.
+///
+/// # Errors
+/// When the database refuses, or is SQLite.
+pub(crate) async fn alter(database: &SiteDatabase, statements: &str) -> anyhow::Result<()> {
+    let SiteDatabase::Postgres(url) = database else { bail!("the site is not on PostgreSQL") };
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    let connection = tokio::spawn(connection);
+    client.batch_execute(statements).await?;
+    drop(client);
+    Ok(connection.await??)
+}
+
 fn postgres_row(row: &tokio_postgres::Row) -> anyhow::Result<Vec<Field>> {
     let field = |index: usize| {
         let field = match *row.columns()[index].type_() {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use crate::{Field, ObjectServer, SharedStore, records};
 
@@ -203,12 +204,15 @@ impl SiteProcess {
         self.signal(rustix::process::Signal::HUP)
     }
 
-    /// SIGSTOP: it stands still as if its machine did.
+    /// SIGSTOP: it stands still as if its machine did, all its threads when this returns.
     ///
     /// # Errors
-    /// When it does not run.
+    /// When it does not run, or ends first.
     pub fn pause(&self) -> anyhow::Result<()> {
-        self.signal(rustix::process::Signal::STOP)
+        self.signal(rustix::process::Signal::STOP)?;
+        let status = waitid(WaitId::Pid(self.process()?), WaitIdOptions::STOPPED)?;
+        ensure!(status.is_some_and(|status| status.stopped()), "the site ended before it stood still");
+        Ok(())
     }
 
     /// SIGCONT: it goes on as if nothing had been.
@@ -220,9 +224,12 @@ impl SiteProcess {
     }
 
     fn signal(&self, signal: rustix::process::Signal) -> anyhow::Result<()> {
+        Ok(rustix::process::kill_process(self.process()?, signal)?)
+    }
+
+    fn process(&self) -> anyhow::Result<Pid> {
         let pid = i32::try_from(self.pid().context("the site runs")?)?;
-        let pid = rustix::process::Pid::from_raw(pid).context("a process has a pid")?;
-        Ok(rustix::process::kill_process(pid, signal)?)
+        Pid::from_raw(pid).context("a process has a pid")
     }
 
     /// SIGTERM, without waiting for what comes of it.
@@ -361,6 +368,14 @@ impl SiteProcess {
     /// When the database refuses; for a column that is no BIGINT, TEXT or byte string.
     pub async fn rows(&self, query: &str) -> anyhow::Result<Vec<Vec<Field>>> {
         records::rows(&self.database, &self.data, query).await
+    }
+
+    /// Changes this site's database in PostgreSQL behind its back.
+    ///
+    /// # Errors
+    /// When the database refuses, or is SQLite.
+    pub async fn alter(&self, statements: &str) -> anyhow::Result<()> {
+        records::alter(&self.database, statements).await
     }
 
     /// Processor time that the site has used since it started, and so have its sessions in PostgreSQL, in milliseconds.

@@ -131,11 +131,10 @@ struct LongAppend {
     flush: Option<JoinHandle<Result<()>>>,
 }
 
-/// A batch on its way: its hash and its write run side by side.
+/// A batch that is being hashed and written, while its bytes are in the processor's cache.
 struct InFlight {
     len: u64,
-    hash: JoinHandle<Result<Hasher>>,
-    write: JoinHandle<Result<()>>,
+    job: JoinHandle<Result<Hasher>>,
 }
 
 /// One of the uploads that share the memory for batches.
@@ -212,31 +211,22 @@ impl LongAppend {
     async fn send(&mut self, batch: Batch) -> Result<InFlight> {
         let turns = self.claim.store.batches.clone();
         let turn = turns.acquire_owned().await.map_err(|_| Error::Stopped { doing: APPENDING })?;
-        // Both jobs hold the turn, not this future: a client that stalls must not keep it.
-        let turn = Arc::new(turn);
-        let pieces = Arc::new(batch.into_pieces());
+        let pieces = batch.into_pieces();
         let len = pieces.len() as u64;
-        let hash = {
-            let (pieces, turn, claim) = (pieces.clone(), turn.clone(), self.claim.clone());
-            let mut hasher = self.progress.hasher.clone();
-            spawn_blocking(move || {
-                let _held = (turn, claim);
-                pieces.iter().for_each(|piece| hasher.update(piece));
-                Ok(hasher)
-            })
-        };
-        let (claim, file, offset) = (self.claim.clone(), self.file.clone(), self.progress.offset);
-        let write = spawn_blocking(move || {
+        let (claim, file) = (self.claim.clone(), self.file.clone());
+        let Progress { offset, mut hasher } = self.progress.clone();
+        let job = spawn_blocking(move || {
+            // The job holds the turn, not this future: a client that stalls must not keep it.
             let _held = turn;
-            write_all_at(&file, &pieces, offset).map_err(|e| claim.error("writing", e))
+            pieces.iter().for_each(|piece| hasher.update(piece));
+            write_all_at(&file, &pieces, offset).map_err(|e| claim.error("writing", e))?;
+            Ok(hasher)
         });
-        Ok(InFlight { len, hash, write })
+        Ok(InFlight { len, job })
     }
 
     async fn land(&mut self, in_flight: InFlight) -> Result<()> {
-        let written = joined(APPENDING, in_flight.write).await;
-        self.progress.hasher = joined(APPENDING, in_flight.hash).await?;
-        written?;
+        self.progress.hasher = joined(APPENDING, in_flight.job).await?;
         self.progress.offset += in_flight.len;
         if self.progress.offset - self.flushed >= FLUSH_EVERY && self.claim.store.sync.is_durable() {
             self.flush().await?;

@@ -70,6 +70,11 @@ pub(super) fn reduce(events: &[LoggedEvent]) -> Result<(Wanted, i64), String> {
 }
 
 impl Wanted {
+    /// Nothing that a client can see depends on it yet.
+    pub(super) fn is_of_blobs_alone(&self) -> bool {
+        self.manifests.is_empty() && self.tags.is_empty() && self.removals.is_empty()
+    }
+
     fn take(&mut self, position: LogPosition, event: &Event) -> Option<()> {
         let at = At { position, at_us: event.at_us, certain: true };
         match event.kind {

@@ -1,9 +1,10 @@
 //! Which repositories are waiting for a worker, in this process.
 //! Guards: one worker at a time has a repository; a repository that is told of while it is worked on is worked on
-//! again; live events overtake listings.
+//! again; live events overtake listings; one that rests does so for a moment at most.
 
 use std::{
     collections::{HashMap, VecDeque},
+    future::Future,
     sync::Arc,
     time::Duration,
 };
@@ -11,6 +12,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 use twinport_metadata::RepositoryUuid;
+
+/// How long blobs wait for the manifest that names them: most of a push is through by then, and one transaction makes all
+/// of it visible.
+pub(crate) const REST: Duration = Duration::from_millis(250);
 
 /// Cheap to clone.
 #[derive(Clone, Default)]
@@ -35,6 +40,8 @@ struct Queues {
     live: VecDeque<RepositoryUuid>,
     background: VecDeque<RepositoryUuid>,
     places: HashMap<RepositoryUuid, Place>,
+    /// Since when those rest that were not worked on to the end since.
+    rested_from: HashMap<RepositoryUuid, Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,6 +50,8 @@ enum Place {
     Active,
     /// Active, and told of again.
     ActiveAgain,
+    /// Left alone until it is told of again, or the moment is over.
+    Resting,
 }
 
 /// Which queue a repository waits in.
@@ -59,7 +68,7 @@ impl Scheduler {
         match queues.places.get_mut(&uuid) {
             Some(place @ Place::Active) => *place = Place::ActiveAgain,
             Some(Place::Queued | Place::ActiveAgain) => {}
-            None => queues.enqueue(uuid, lane),
+            Some(Place::Resting) | None => queues.enqueue(uuid, lane),
         }
         drop(queues);
         self.wake(lane);
@@ -100,6 +109,7 @@ impl Scheduler {
     /// A worker is through with a repository; `again` queues it in that lane.
     pub(crate) fn done(&self, uuid: RepositoryUuid, again: Option<Lane>) {
         let mut queues = self.inner.queues.lock();
+        queues.rested_from.remove(&uuid);
         let told = queues.places.remove(&uuid) == Some(Place::ActiveAgain);
         let again = again.or(told.then_some(Lane::Live));
         if let Some(lane) = again {
@@ -109,7 +119,37 @@ impl Scheduler {
         }
     }
 
-    /// What is queued or worked on: the leases to renew.
+    /// Whether a repository may be left alone for now.
+    pub(crate) fn may_rest(&self, uuid: RepositoryUuid) -> bool {
+        self.inner.queues.lock().rested_from.get(&uuid).is_none_or(|from| from.elapsed() < REST)
+    }
+
+    /// A worker leaves a repository alone until it is told of again, for [`REST`] at most. Its lease stays.
+    pub(crate) fn rest(&self, uuid: RepositoryUuid) -> impl Future<Output = ()> + use<> {
+        let mut queues = self.inner.queues.lock();
+        let from = *queues.rested_from.entry(uuid).or_insert_with(Instant::now);
+        let told = queues.places.insert(uuid, Place::Resting) == Some(Place::ActiveAgain);
+        drop(queues);
+        let scheduler = self.clone();
+        if told {
+            scheduler.end_rest(uuid);
+        }
+        async move {
+            tokio::time::sleep_until(from + REST).await;
+            scheduler.end_rest(uuid);
+        }
+    }
+
+    fn end_rest(&self, uuid: RepositoryUuid) {
+        let mut queues = self.inner.queues.lock();
+        if queues.places.get(&uuid) == Some(&Place::Resting) {
+            queues.enqueue(uuid, Lane::Live);
+            drop(queues);
+            self.wake(Lane::Live);
+        }
+    }
+
+    /// What is queued, worked on or rests: the leases to renew.
     pub(crate) fn held(&self) -> Vec<RepositoryUuid> {
         self.inner.queues.lock().places.keys().copied().collect()
     }
@@ -193,6 +233,32 @@ mod tests {
         assert_eq!(scheduler.next(false).await, one);
         scheduler.done(one, None);
         assert!(scheduler.held().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_rests_is_woken_by_news_or_by_the_end_of_the_moment_and_rests_no_longer() {
+        let (scheduler, one) = (Scheduler::default(), uuid());
+        let began = Instant::now();
+        scheduler.push(one, Lane::Live);
+        assert_eq!(scheduler.next(true).await, one);
+        let moment = scheduler.rest(one);
+        assert_eq!(scheduler.held(), [one], "its lease is renewed");
+        // Told of before the moment is over: its timer does not run here.
+        scheduler.push(one, Lane::Live);
+        assert_eq!(scheduler.next(true).await, one);
+        drop(moment);
+        tokio::spawn(scheduler.rest(one));
+        assert_eq!(scheduler.next(false).await, one);
+        assert!(began.elapsed() >= REST, "the moment begins with the first rest");
+        assert!(!scheduler.may_rest(one));
+        scheduler.done(one, None);
+        assert!(scheduler.may_rest(one) && scheduler.held().is_empty());
+        // Told of while it was worked on: no rest.
+        scheduler.push(one, Lane::Live);
+        assert_eq!(scheduler.next(true).await, one);
+        scheduler.push(one, Lane::Live);
+        drop(scheduler.rest(one));
+        assert_eq!(scheduler.next(true).await, one);
     }
 
     #[tokio::test]

@@ -21,6 +21,10 @@ pub(super) async fn work<U: Upstream>(engine: Engine<U>, listings: bool) {
         let uuid = engine.scheduler.next(listings).await;
         let worked = AssertUnwindSafe(apply::work(&engine, uuid, listings)).catch_unwind().await;
         let again = match worked {
+            Ok(Worked::Resting) => {
+                engine.tasks.spawn(engine.scheduler.rest(uuid));
+                continue;
+            }
             Ok(Worked::Settled) => None,
             Ok(Worked::NeedsListing) => Some(Lane::Background),
             Err(_) => {
