@@ -151,6 +151,12 @@ async fn s7_an_overloaded_server_that_breaks_connections_loses_and_alters_nothin
         listed.sort_unstable();
         assert_eq!(blobs.scan().try_collect::<Vec<_>>().await.unwrap(), listed);
         assert!(proxy.struck() > 10, "{} requests suffered", proxy.struck());
+        for _ in 0..30 {
+            let endpoint = Some(proxy.url());
+            let place = S3Settings { endpoint, root: format!("/test/{}", Uuid::new_v4()), ..direct.clone() };
+            let (site, blobs) = (Uuid::new_v4(), Blobs::open_s3(place).await.unwrap());
+            assert_eq!(blobs.claim_store(site).await.unwrap(), site);
+        }
     }
 }
 

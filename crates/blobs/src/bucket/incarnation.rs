@@ -29,7 +29,8 @@ impl BucketBlobs {
             if let Some(owner) = self.incarnation().await? {
                 return Ok(owner);
             }
-            self.put_new(&key, content(incarnation)).await?;
+            // Done again where its answer was lost: what it wrote the first time is not written over.
+            self.persist(|| self.put_new(&key, content(incarnation))).await?;
             // Read back: a server may answer 409 to both of two writers that met, and either may have won.
         }
         Err(Error::Bucket {
