@@ -1,8 +1,9 @@
 # shellcheck shell=bash
 # podman: an import, a build, a manifest list of its own, layers in zstd. Sourced by scripts/test-clients.
 
+# Its run folder may have 50 characters at most.
 podman_() {
-  podman --root "$work/podman/root" --runroot "$work/podman/run" --tmpdir "$work/podman/tmp" --storage-driver vfs \
+  podman --root "$work/podman/root" --runroot "$work/p" --tmpdir "$work/podman/tmp" --storage-driver vfs \
     --cgroup-manager cgroupfs --events-backend none "$@"
 }
 

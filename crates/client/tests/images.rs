@@ -167,7 +167,9 @@ async fn an_archive_that_was_cut_short_is_refused() {
     let path = archive(&layout, "whole.tar");
     let bytes = std::fs::read(&path).unwrap();
     let cut = dir.path().join("cut.tar");
-    // Archives end in padding: the last member ends well before.
-    std::fs::write(&cut, &bytes[..bytes.len() - 2200]).unwrap();
+    // In the middle of a document, in whatever order the file system named the members.
+    let word = b"schemaVersion";
+    let middle = bytes.windows(word.len()).rposition(|window| window == word).unwrap() + word.len();
+    std::fs::write(&cut, &bytes[..middle]).unwrap();
     assert!(Image::open(&cut).await.is_err());
 }
