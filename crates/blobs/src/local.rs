@@ -22,6 +22,7 @@ use std::sync::atomic::AtomicUsize;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 use twinport_oci::Digest;
 use uuid::Uuid;
 
@@ -124,11 +125,13 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 pub(crate) async fn joined<T>(doing: &'static str, job: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
-    match job.await {
-        Ok(result) => result,
-        Err(e) => match e.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(Error::Stopped { doing }),
-        },
+    job.await.unwrap_or_else(|ended| Err(stopped(doing, ended)))
+}
+
+/// What a task's end before its time means; a panic goes on in the caller.
+pub(crate) fn stopped(doing: &'static str, ended: JoinError) -> Error {
+    match ended.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(_) => Error::Stopped { doing },
     }
 }

@@ -2,6 +2,7 @@
 //! Guards: a stream that breaks goes on at the byte where it broke; one that ends early is an error, never a short blob.
 
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +10,15 @@ use bytes::Bytes;
 use futures_util::stream::{Stream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::signer::{SignedUrlOptions, Signer};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 use twinport_oci::{Algorithm, Digest, Hasher};
 
 use super::BucketBlobs;
 use crate::batch::Batch;
 use crate::gather::{Filled, fill};
-use crate::local::blocking;
+use crate::local::{blocking, stopped};
 use crate::{BlobFile, Error, Result, Verdict};
 
 /// Blobs up to this many bytes are read whole when they are opened.
@@ -25,6 +28,8 @@ const HASHED_PER_HOP: usize = 1 << 20;
 /// Breaks in a row without one more byte before a stream fails; each is one request with retries of its own.
 const BREAKS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(100);
+/// Pieces that are read while an earlier one is being sent. The HTTP client's pieces are below 512 KiB.
+const AHEAD: usize = 2;
 const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
 
 /// A blob in a bucket: nothing of it is held, each stream is one request at a time.
@@ -36,20 +41,46 @@ pub(crate) struct RemoteBlob {
 }
 
 impl RemoteBlob {
-    /// The bytes of a range that is within the blob. What it holds in memory is what one connection has read ahead, below
-    /// 1 MiB: a client that stalls makes the bucket's connection stall.
+    /// The bytes of a range that is within the blob. What it holds in memory is what was read ahead and what its connection
+    /// has at hand, below 2 MiB: a client that stalls makes the bucket's connection stall.
     pub(crate) fn stream(
         &self,
         range: Range<u64>,
     ) -> impl Stream<Item = Result<Bytes>> + Send + 'static + use<> {
         let (store, digest, size) = (self.store.clone(), self.digest, self.size);
         let key = store.keys.blob(&digest);
-        let pieces = store.stream(key, range, Some(size));
+        let pieces = read_ahead(store.stream(key, range, Some(size)));
         pieces.map_err(move |error| match error {
             Error::Altered { actual, .. } => Error::Corrupt { digest, expected: size, actual },
             Error::ObjectMissing { .. } => Error::NotFound(digest),
             error => error,
         })
+    }
+}
+
+/// Reads on while a piece is being sent: by turns, the bucket and the client would each wait for half of the time. Dropping
+/// the stream ends the reading.
+fn read_ahead(
+    pieces: impl Stream<Item = Result<Bytes>> + Send + 'static,
+) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+    async_stream::stream! {
+        let (sender, mut receiver) = mpsc::channel(AHEAD);
+        let mut reading = JoinSet::new();
+        reading.spawn(async move {
+            let mut pieces = pin!(pieces);
+            while let Some(piece) = pieces.next().await {
+                if sender.send(piece).await.is_err() {
+                    break;
+                }
+            }
+        });
+        while let Some(piece) = receiver.recv().await {
+            yield piece;
+        }
+        // A reader that ended otherwise than at the end must not make a blob look short.
+        if let Some(Err(ended)) = reading.join_next().await {
+            yield Err(stopped("reading ahead", ended));
+        }
     }
 }
 
@@ -199,5 +230,57 @@ impl BucketBlobs {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::stream;
+    use tokio::task::yield_now;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_stalls_holds_the_bucket_back_and_one_that_leaves_ends_the_reading() {
+        let (read, alive) = (Arc::new(AtomicUsize::new(0)), Arc::new(()));
+        let source = {
+            let (read, alive) = (read.clone(), alive.clone());
+            stream::repeat_with(move || {
+                let _alive = &alive;
+                read.fetch_add(1, Ordering::SeqCst);
+                Ok(Bytes::from_static(b"a piece"))
+            })
+        };
+        let mut ahead = Box::pin(read_ahead(source));
+        assert_eq!(ahead.next().await.unwrap().unwrap(), "a piece");
+        for _ in 0..100 {
+            yield_now().await;
+        }
+        // The one that was taken, those that wait, and the one for which there is no room yet.
+        assert_eq!(read.load(Ordering::SeqCst), 1 + AHEAD + 1);
+        drop(ahead);
+        let ended = async {
+            while Arc::strong_count(&alive) > 1 {
+                yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), ended).await.expect("nobody reads on");
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_a_stream_breaks_comes_before_its_error() {
+        let pieces = [Ok(Bytes::from_static(b"whole")), Err(Error::Stopped { doing: "reading" })];
+        let ahead: Vec<_> = read_ahead(stream::iter(pieces)).collect().await;
+        assert!(matches!(ahead.as_slice(), [Ok(_), Err(Error::Stopped { doing: "reading" })]), "{ahead:?}");
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "the reader's own")]
+    async fn a_reader_that_panics_never_makes_a_blob_look_short() {
+        let pieces = stream::once(async { panic!("the reader's own") });
+        let _all: Vec<Result<Bytes>> = read_ahead(pieces).collect().await;
     }
 }
