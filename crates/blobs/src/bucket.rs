@@ -38,6 +38,9 @@ use crate::{Error, Result, SpoolName};
 /// Publications that join small segments at one time, each with at most 10 MiB in memory.
 const JOINING: usize = 2;
 
+/// Pulls that read ahead at one time, each by less than 1.5 MiB: where there are more, the others keep the processor busy.
+const READING_AHEAD: usize = 8;
+
 /// A bucket; any number of processes may have it open.
 #[derive(Debug)]
 pub struct BucketBlobs {
@@ -53,6 +56,7 @@ pub struct BucketBlobs {
     /// Batches hashed at one time: as many as there are cores, so that requests get their share.
     hashing: Arc<Semaphore>,
     joining: Semaphore,
+    reading_ahead: Arc<Semaphore>,
     /// Parts that the server copies for this process at one time.
     copying: Semaphore,
 }
@@ -71,6 +75,7 @@ impl BucketBlobs {
             appending: AtomicUsize::new(0),
             hashing: Arc::new(Semaphore::new(available_parallelism().map_or(2, usize::from))),
             joining: Semaphore::new(JOINING),
+            reading_ahead: Arc::new(Semaphore::new(READING_AHEAD)),
             copying: Semaphore::new(settings.copy_concurrency.max(1)),
             settings,
         });

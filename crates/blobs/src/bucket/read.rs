@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use futures_util::stream::{Stream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::signer::{SignedUrlOptions, Signer};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use twinport_oci::{Algorithm, Digest, Hasher};
@@ -41,15 +42,21 @@ pub(crate) struct RemoteBlob {
 }
 
 impl RemoteBlob {
-    /// The bytes of a range that is within the blob. What it holds in memory is what was read ahead and what its connection
-    /// has at hand, below 2 MiB: a client that stalls makes the bucket's connection stall.
+    /// The bytes of a range that is within the blob. What it holds in memory is what its connection has at hand, below 1 MiB,
+    /// and what was read ahead, where this is one of the few streams that may: a client that stalls makes the bucket's
+    /// connection stall.
     pub(crate) fn stream(
         &self,
         range: Range<u64>,
     ) -> impl Stream<Item = Result<Bytes>> + Send + 'static + use<> {
         let (store, digest, size) = (self.store.clone(), self.digest, self.size);
         let key = store.keys.blob(&digest);
-        let pieces = read_ahead(store.stream(key, range, Some(size)));
+        let turn = store.reading_ahead.clone().try_acquire_owned();
+        let pieces = store.stream(key, range, Some(size));
+        let pieces = match turn {
+            Ok(turn) => Either::Left(read_ahead(pieces, turn)),
+            Err(_) => Either::Right(pieces),
+        };
         pieces.map_err(move |error| match error {
             Error::Altered { actual, .. } => Error::Corrupt { digest, expected: size, actual },
             Error::ObjectMissing { .. } => Error::NotFound(digest),
@@ -59,11 +66,13 @@ impl RemoteBlob {
 }
 
 /// Reads on while a piece is being sent: by turns, the bucket and the client would each wait for half of the time. Dropping
-/// the stream ends the reading.
+/// the stream ends the reading, and gives `turn` back.
 fn read_ahead(
     pieces: impl Stream<Item = Result<Bytes>> + Send + 'static,
+    turn: OwnedSemaphorePermit,
 ) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
     async_stream::stream! {
+        let _turn = turn;
         let (sender, mut receiver) = mpsc::channel(AHEAD);
         let mut reading = JoinSet::new();
         reading.spawn(async move {
@@ -238,10 +247,15 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures_util::stream;
+    use tokio::sync::Semaphore;
     use tokio::task::yield_now;
     use tokio::time::timeout;
 
     use super::*;
+
+    fn turn() -> OwnedSemaphorePermit {
+        Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap()
+    }
 
     #[tokio::test]
     async fn a_reader_that_stalls_holds_the_bucket_back_and_one_that_leaves_ends_the_reading() {
@@ -254,14 +268,17 @@ mod tests {
                 Ok(Bytes::from_static(b"a piece"))
             })
         };
-        let mut ahead = Box::pin(read_ahead(source));
+        let turns = Arc::new(Semaphore::new(1));
+        let mut ahead = Box::pin(read_ahead(source, turns.clone().try_acquire_owned().unwrap()));
         assert_eq!(ahead.next().await.unwrap().unwrap(), "a piece");
         for _ in 0..100 {
             yield_now().await;
         }
         // The one that was taken, those that wait, and the one for which there is no room yet.
         assert_eq!(read.load(Ordering::SeqCst), 1 + AHEAD + 1);
+        assert_eq!(turns.available_permits(), 0);
         drop(ahead);
+        assert_eq!(turns.available_permits(), 1);
         let ended = async {
             while Arc::strong_count(&alive) > 1 {
                 yield_now().await;
@@ -273,7 +290,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_read_before_a_stream_breaks_comes_before_its_error() {
         let pieces = [Ok(Bytes::from_static(b"whole")), Err(Error::Stopped { doing: "reading" })];
-        let ahead: Vec<_> = read_ahead(stream::iter(pieces)).collect().await;
+        let ahead: Vec<_> = read_ahead(stream::iter(pieces), turn()).collect().await;
         assert!(matches!(ahead.as_slice(), [Ok(_), Err(Error::Stopped { doing: "reading" })]), "{ahead:?}");
     }
 
@@ -281,6 +298,6 @@ mod tests {
     #[should_panic(expected = "the reader's own")]
     async fn a_reader_that_panics_never_makes_a_blob_look_short() {
         let pieces = stream::once(async { panic!("the reader's own") });
-        let _all: Vec<Result<Bytes>> = read_ahead(pieces).collect().await;
+        let _all: Vec<Result<Bytes>> = read_ahead(pieces, turn()).collect().await;
     }
 }
