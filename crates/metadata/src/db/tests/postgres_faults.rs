@@ -94,11 +94,14 @@ async fn s11_a_server_out_of_connections_refuses_writes_and_the_site_goes_on_onc
     let metadata = on_postgres(&format!("{scheme}/{role}@{place}")).await;
     note(&metadata, "x", "before").await.unwrap();
 
-    let exhaust = format!(
-        "ALTER ROLE {role} CONNECTION LIMIT 0; \
-         SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'"
-    );
-    client.batch_execute(&exhaust).await.unwrap();
+    // Committed before any session ends: until then a new one would be let in.
+    client.batch_execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 0")).await.unwrap();
+    let sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !client.query(sessions, &[&role]).await.unwrap().is_empty() {
+        assert!(std::time::Instant::now() < deadline, "sessions of {role} do not end");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     let error = note(&metadata, "x", "refused").await.unwrap_err();
     assert!(matches!(error, Error::Unavailable(_)), "{error}");
 
