@@ -51,6 +51,8 @@ struct Known {
     accepted_losses: i64,
     /// The server lacked something, and nobody has accepted that yet.
     contradicted: bool,
+    /// The head went back, and this node's readers have not been told.
+    unheard: bool,
     unsaved: bool,
 }
 
@@ -120,19 +122,16 @@ impl Continuity {
     /// something.
     pub(crate) fn saw(&self, head: LogHead, standing: Standing) -> bool {
         let mut known = self.known.lock();
-        if known.contradicted {
+        if known.contradicted && (standing.halted || standing.accepted_losses <= known.accepted_losses) {
             // An answer that was under way before the server ended says nothing of the loss.
-            if !standing.halted && standing.accepted_losses > known.accepted_losses {
-                known.accept(head, standing.accepted_losses);
-            }
             return true;
         }
-        if known.accepted_losses < standing.accepted_losses {
+        if standing.accepted_losses > known.accepted_losses {
             known.accept(head, standing.accepted_losses);
-            return true;
+        } else {
+            known.move_to(head);
         }
-        known.move_to(head);
-        false
+        std::mem::take(&mut known.unheard)
     }
 
     /// Compares a server's life with what is known, unless it was compared already.
@@ -224,6 +223,7 @@ impl Known {
         self.forget_for(head);
         self.accepted_losses = accepted_losses;
         self.contradicted = false;
+        self.unheard = true;
     }
 
     fn forget_for(&mut self, head: LogHead) {

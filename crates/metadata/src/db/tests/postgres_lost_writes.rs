@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use twinport_testkit::{PostgresServer, Stop};
+use twinport_testkit::{PostgresServer, Stop, TcpProxy};
 
 use super::{checked_log, note, on_postgres, open_postgres, own_server};
 use crate::{Error, Metadata, PostgresHost, PostgresOptions};
@@ -27,7 +27,20 @@ async fn halted(metadata: &Metadata) -> String {
     site.halted.unwrap()
 }
 
+/// Waits until readers of a node are told of this head, which may be a lower one than before.
+async fn hear_of(node: &Metadata, seq: i64) {
+    let mut head = node.watch_head();
+    let moved = head.wait_for(|head| head.is_some_and(|head| head.position.seq == seq));
+    let heard = tokio::time::timeout(Duration::from_secs(30), moved).await.is_ok();
+    assert!(heard, "readers hear of {seq}, and not of {:?} alone", *node.watch_head().borrow());
+}
+
 async fn lose_what_follows_a_backup(server: &mut PostgresServer, metadata: &Metadata) {
+    lose_after(server, metadata, async || ()).await;
+}
+
+/// `before` is what happens between the last write and the loss.
+async fn lose_after(server: &mut PostgresServer, metadata: &Metadata, before: impl AsyncFnOnce()) {
     for index in 0..3 {
         note(metadata, "x", &format!("kept {index}")).await.unwrap();
     }
@@ -36,6 +49,7 @@ async fn lose_what_follows_a_backup(server: &mut PostgresServer, metadata: &Meta
         note(metadata, "x", &format!("lost {index}")).await.unwrap();
     }
     metadata.sequence_now().await.unwrap();
+    before().await;
     server.stop(Stop::Fast).unwrap();
     server.restore(&backup).unwrap();
     server.resume().unwrap();
@@ -68,17 +82,32 @@ async fn r26_a_server_restored_from_an_older_backup_takes_no_write_until_somebod
     );
     // What was accepted is forgotten, on every node.
     for node in [&metadata, &other_node] {
-        let mut head = node.watch_head();
-        let moved = head.wait_for(|head| head.is_some_and(|head| head.position.seq == 5));
-        tokio::time::timeout(Duration::from_secs(30), moved)
-            .await
-            .expect("readers hear of the lower head")
-            .unwrap();
+        hear_of(node, 5).await;
     }
     server.restart(Stop::Fast).unwrap();
     answers(&metadata).await;
     answers(&other_node).await;
     note(&other_node, "x", "after a restart").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r26_a_node_that_was_cut_off_until_the_loss_was_accepted_tells_its_readers() {
+    let Some(mut server) = own_server(&[]) else { return };
+    let metadata = on_postgres(&server.database("registry").await.unwrap()).await;
+    let link = TcpProxy::to(([127, 0, 0, 1], server.port()).into()).unwrap();
+    let away = on_postgres(&format!("postgres://postgres@{}/registry", link.address())).await;
+    lose_after(&mut server, &metadata, async || {
+        hear_of(&away, 7).await;
+        link.cut();
+    })
+    .await;
+    halted(&metadata).await;
+    metadata.accept_loss().await.unwrap();
+    note(&metadata, "x", "after").await.unwrap();
+    link.resume();
+    hear_of(&away, 4).await;
+    note(&away, "x", "after too").await.unwrap();
+    hear_of(&away, 5).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
