@@ -15,6 +15,9 @@ const REMEMBERED: u32 = 256;
 /// What a slow answer leaves of the room, and what all the answers of one round trip add to it when none is slow.
 const LEFT: f64 = 0.8;
 const ADDED: f64 = 0.25;
+/// More is not added in a second: on a short link answers come by the hundred, and by the time that one of them is slow, the
+/// primary's clients would wait behind as many requests as there may be.
+const ADDED_PER_S: f64 = 2.0;
 
 /// The room that all listings of this process share; cheap to clone.
 #[derive(Clone)]
@@ -37,12 +40,15 @@ struct State {
     /// The quickest answer of this stretch and of the one before.
     quickest: [Option<Duration>; 2],
     answers: u32,
+    /// When the last answer came.
+    answered: Instant,
 }
 
 impl Pace {
     /// Limits nothing until the primary is busy; then it begins with one request at a time, and never has more than `most`.
     pub(crate) fn new(most: usize) -> Self {
-        let state = State { busy: false, room: 1.0, under_way: 0, quickest: [None; 2], answers: 0 };
+        let answered = Instant::now();
+        let state = State { busy: false, room: 1.0, under_way: 0, quickest: [None; 2], answers: 0, answered };
         let most = f64::from(u32::try_from(most).unwrap_or(u32::MAX).max(1));
         Self { inner: Arc::new(Inner { state: Mutex::new(state), freed: Notify::new(), most }) }
     }
@@ -92,7 +98,8 @@ pub(crate) struct Turn {
 impl Turn {
     /// The primary's answer is here.
     pub(crate) fn answered(self) {
-        self.inner.learn(self.began.elapsed());
+        let now = Instant::now();
+        self.inner.learn(now.duration_since(self.began), now);
     }
 }
 
@@ -104,8 +111,10 @@ impl Drop for Turn {
 }
 
 impl Inner {
-    fn learn(&self, took: Duration) {
+    fn learn(&self, took: Duration, now: Instant) {
         let mut state = self.state.lock();
+        let since = now.saturating_duration_since(state.answered);
+        state.answered = now;
         state.answers += 1;
         if state.answers.is_multiple_of(REMEMBERED) {
             state.quickest = [None, state.quickest[0]];
@@ -115,7 +124,8 @@ impl Inner {
         state.room = if took > quickest * SLOW + SLACK {
             (state.room * LEFT).max(1.0)
         } else {
-            (state.room + ADDED / state.room).min(self.most)
+            let added = (ADDED / state.room).min(ADDED_PER_S * since.as_secs_f64());
+            (state.room + added).min(self.most)
         };
     }
 }
@@ -130,9 +140,13 @@ mod tests {
         pace
     }
 
+    /// One answer after the other, as with room for one.
     fn answers(pace: &Pace, took_ms: u64, times: u32) -> f64 {
+        let took = Duration::from_millis(took_ms);
+        let mut now = pace.inner.state.lock().answered;
         for _ in 0..times {
-            pace.inner.learn(Duration::from_millis(took_ms));
+            now += took;
+            pace.inner.learn(took, now);
         }
         pace.inner.state.lock().room
     }
@@ -140,8 +154,15 @@ mod tests {
     #[test]
     fn quick_answers_make_room_up_to_the_most_and_slow_ones_leave_one() {
         let pace = next_to_clients();
-        assert!(answers(&pace, 1, 200) >= 8.0);
+        assert!(answers(&pace, 1, 4_000) >= 8.0);
         assert!(answers(&pace, 50, 20) < 1.5);
+    }
+
+    #[test]
+    fn on_a_short_link_room_takes_its_time() {
+        let pace = next_to_clients();
+        assert!(answers(&pace, 1, 500) <= 2.1, "half a second");
+        assert!(answers(&pace, 1, 1_000) >= 3.0, "one and a half");
     }
 
     #[test]
