@@ -89,8 +89,12 @@ impl LocalBlobs {
     }
 
     fn placing(&self, digest: &Digest) -> MutexGuard<'_, ()> {
+        self.placing_lock(digest).lock()
+    }
+
+    fn placing_lock(&self, digest: &Digest) -> &Mutex<()> {
         let [high, low, ..] = digest.as_bytes() else { unreachable!("a digest has 32 bytes or more") };
-        self.placing[usize::from(u16::from_be_bytes([*high, *low])) % PLACING_LOCKS].lock()
+        &self.placing[usize::from(u16::from_be_bytes([*high, *low])) % PLACING_LOCKS]
     }
 
     /// Takes a spool for one writer. The claim travels with every job on the spool, so that a request that was

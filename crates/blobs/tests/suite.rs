@@ -58,6 +58,7 @@ macro_rules! every_behaviour {
                 a_published_spool_is_never_written_again,
                 publishing_is_idempotent,
                 many_publishers_of_one_digest_all_succeed,
+                small_blobs_that_come_at_once_are_all_stored,
                 a_spool_of_another_size_is_not_published,
                 a_small_blob_of_another_digest_is_not_stored,
                 s5_retries_of_a_put_that_was_never_committed_leave_one_spool,

@@ -98,6 +98,14 @@ impl Db {
         }
     }
 
+    /// What moves with every change of the site's own row, where this process is the only one that changes it.
+    pub(crate) fn site_version(&self) -> Option<u64> {
+        match self {
+            Self::Sqlite(db) => Some(db.site_version()),
+            Self::Postgres(..) => None,
+        }
+    }
+
     /// A read of a few rows by key, in one statement. On SQLite it runs in place: it takes microseconds.
     pub(crate) async fn query(&self, sql: &'static str, params: Vec<Value>) -> Result<Vec<Row>> {
         match self {

@@ -10,7 +10,7 @@ use crate::{
     db::{Db, Dialect},
     migrations::{self, SchemaChange},
     sequencer::Sequencer,
-    site,
+    site::{self, LastAnswer},
     upload_ids::UploadIds,
 };
 
@@ -31,6 +31,7 @@ pub struct Metadata {
     pub(crate) node: Uuid,
     /// Numbers events on PostgreSQL; SQLite numbers them as it writes them.
     pub(crate) sequencer: Option<Arc<Sequencer>>,
+    pub(crate) writable: Arc<LastAnswer>,
 }
 
 impl Metadata {
@@ -50,7 +51,8 @@ impl Metadata {
             }
         };
         let upload_ids = UploadIds::new(&site::signing_key(&db).await?);
-        let metadata = Self { db, clock: options.clock, upload_ids, node, sequencer };
+        let metadata =
+            Self { db, clock: options.clock, upload_ids, node, sequencer, writable: Arc::default() };
         if let Db::Postgres(postgres, _) = &metadata.db {
             postgres.continuity().belongs_to(metadata.site().await?.incarnation);
         }

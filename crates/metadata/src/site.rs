@@ -4,6 +4,7 @@ use std::fmt;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::{
     BOOTSTRAP_ACTOR, Epoch, EpochRecord, Error, Event, EventKind, Federation, Incarnation, LogHead, Metadata,
@@ -73,6 +74,26 @@ impl Site {
     #[must_use]
     pub fn lost_writes(&self) -> bool {
         self.halted.as_deref().is_some_and(|reason| reason.starts_with(LOST_WRITES))
+    }
+}
+
+/// Whether this site takes writes, as last read, at which version of its row.
+pub(crate) type LastAnswer = Mutex<Option<(u64, Result<()>)>>;
+
+impl Site {
+    /// Whether it takes writes.
+    ///
+    /// # Errors
+    /// Why not: [`Error::Halted`], [`Error::Maintenance`], [`Error::NotPrimary`].
+    pub fn check_writable(self) -> Result<()> {
+        match (self.halted, self.maintenance, self.role) {
+            (Some(reason), ..) => Err(Error::Halted(reason)),
+            (None, Some(reason), _) => Err(Error::Maintenance(reason)),
+            (None, None, Role::Primary) => Ok(()),
+            (None, None, Role::Secondary) => {
+                Err(Error::NotPrimary { primary_name: self.primary_name, primary_url: self.primary_url })
+            }
+        }
     }
 }
 
@@ -180,6 +201,26 @@ impl Metadata {
             halted: row.opt_text(14)?,
             maintenance: row.opt_text(15)?,
         })
+    }
+
+    /// Whether this site takes writes now. Read anew for each call, but where this process alone can change it.
+    ///
+    /// # Errors
+    /// Why not: [`Error::Halted`], [`Error::Maintenance`], [`Error::NotPrimary`]; those of the database.
+    pub async fn check_writable(&self) -> Result<()> {
+        // Before the row is read: a change in between makes the next call read again.
+        let version = self.db.site_version();
+        let last = self.writable.lock().clone();
+        if let (Some(version), Some((read_at, answer))) = (version, last)
+            && version == read_at
+        {
+            return answer;
+        }
+        let answer = self.site().await?.check_writable();
+        if let Some(version) = version {
+            *self.writable.lock() = Some((version, answer.clone()));
+        }
+        answer
     }
 
     /// Names a site that has no name yet; naming it the same again is fine.

@@ -129,10 +129,17 @@ impl Digest {
     }
 }
 
+/// Bytes of the longest digest.
+const LONGEST: usize = 64;
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.algorithm())?;
-        self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let mut text = [0; 2 * LONGEST];
+        let text = &mut text[..2 * self.as_bytes().len()];
+        hex::encode_to_slice(self.as_bytes(), text).map_err(|_| fmt::Error)?;
+        f.write_str(self.algorithm().as_str())?;
+        f.write_str(":")?;
+        f.write_str(std::str::from_utf8(text).map_err(|_| fmt::Error)?)
     }
 }
 

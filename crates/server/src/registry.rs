@@ -17,7 +17,7 @@ use http::StatusCode;
 use tokio::sync::Semaphore;
 use twinport_access::Action;
 use twinport_blobs::Blobs;
-use twinport_metadata::{Metadata, Role};
+use twinport_metadata::Metadata;
 use twinport_oci::{ErrorCode, MAX_MANIFEST_BYTES, RepositoryName};
 
 use self::rules::HeldRules;
@@ -98,20 +98,7 @@ impl Registry {
 
     /// Refuses what this site cannot take at all before its body is sent. The transaction checks again.
     async fn check_writable(&self) -> Result<(), Refusal> {
-        let site = self.metadata.site().await?;
-        if let Some(reason) = site.halted {
-            return Err(twinport_metadata::Error::Halted(reason).into());
-        }
-        if let Some(reason) = site.maintenance {
-            return Err(twinport_metadata::Error::Maintenance(reason).into());
-        }
-        match site.role {
-            Role::Primary => Ok(()),
-            Role::Secondary => {
-                let (primary_name, primary_url) = (site.primary_name, site.primary_url);
-                Err(twinport_metadata::Error::NotPrimary { primary_name, primary_url }.into())
-            }
-        }
+        Ok(self.metadata.check_writable().await?)
     }
 }
 

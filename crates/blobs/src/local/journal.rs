@@ -4,6 +4,7 @@
 //! moment. Memory: two batches of 4 MiB at most, one of them a second time as it is written, and about 50 bytes for each blob
 //! of the segments in use; a segment, 16 MiB, while one is read after a crash.
 
+mod placer;
 mod record;
 mod replay;
 mod retire;
@@ -19,6 +20,7 @@ use parking_lot::{Condvar, Mutex};
 use twinport_oci::Digest;
 use uuid::Uuid;
 
+use self::placer::NewBlob;
 use self::record::Entry;
 use self::segment::{Segment, SegmentFile, Unplaced};
 use super::LocalBlobs;
@@ -41,6 +43,8 @@ pub(super) struct Journal {
     turned: Condvar,
     /// Full segments, to the thread that empties them; it ends when this is gone.
     full: Sender<Segment>,
+    /// New blobs, to the thread that journals and places them; it ends when this is gone.
+    new: Sender<NewBlob>,
 }
 
 #[derive(Debug)]
@@ -63,13 +67,16 @@ struct Batch {
     outcome: OnceLock<Option<Arc<Unplaced>>>,
 }
 
-/// The right and the duty to put a journaled blob in its place: its segment stays until this is dropped.
+/// The right and the duty to put journaled blobs in their places: their segment stays until this is dropped.
 #[derive(Debug)]
-pub(super) struct Placing(Arc<Unplaced>);
+pub(super) struct Placing {
+    segment: Arc<Unplaced>,
+    blobs: usize,
+}
 
 impl Drop for Placing {
     fn drop(&mut self) {
-        self.0.placed();
+        self.segment.placed(self.blobs);
     }
 }
 
@@ -84,12 +91,14 @@ impl LocalBlobs {
 
     fn begin_journal(self: &Arc<Self>) -> Option<Journal> {
         let (full, segments) = mpsc::channel();
-        let store = Arc::downgrade(self);
-        let begun = std::thread::Builder::new()
-            .name("blob-journal".to_owned())
-            .spawn(move || retire::run(&store, &segments));
+        let (new, blobs) = mpsc::channel();
+        let (emptied, filled) = (Arc::downgrade(self), Arc::downgrade(self));
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let begun = thread("blob-journal")
+            .spawn(move || retire::run(&emptied, &segments))
+            .and_then(|_| thread("blob-placer").spawn(move || placer::run(&filled, &blobs)));
         match begun {
-            Ok(_) => Some(Journal::new(self.root.join(JOURNAL), self.sync, full)),
+            Ok(_) => Some(Journal::new(self.root.join(JOURNAL), self.sync, full, new)),
             Err(error) => {
                 tracing::warn!(%error, "no thread for a journal: small blobs are stored without");
                 None
@@ -99,7 +108,7 @@ impl LocalBlobs {
 }
 
 impl Journal {
-    fn new(directory: PathBuf, sync: SyncPolicy, full: Sender<Segment>) -> Self {
+    fn new(directory: PathBuf, sync: SyncPolicy, full: Sender<Segment>, new: Sender<NewBlob>) -> Self {
         let state = State {
             gathering: Arc::default(),
             writing: false,
@@ -107,34 +116,37 @@ impl Journal {
             empty: Vec::new(),
             segments: 0,
         };
-        Self { directory, sync, state: Mutex::new(state), turned: Condvar::new(), full }
+        Self { directory, sync, state: Mutex::new(state), turned: Condvar::new(), full, new }
     }
 
-    /// Makes a blob's bytes durable. None where that is not to be had here: the caller stores them without. Blocks.
-    pub(super) fn store(&self, digest: &Digest, id: Uuid, bytes: &Bytes) -> Option<Placing> {
-        let entry = Entry::Stored { digest: *digest, id, bytes: bytes.clone() };
-        self.append(entry).map(Placing)
+    /// Makes the bytes of blobs durable, up to [`BATCH`] of them. None where that is not to be had here: the caller stores
+    /// them without. Blocks.
+    pub(super) fn store(&self, blobs: impl Iterator<Item = (Digest, Uuid, Bytes)>) -> Option<Placing> {
+        let entries: Vec<_> = blobs.map(|(digest, id, bytes)| Entry::Stored { digest, id, bytes }).collect();
+        let blobs = entries.len();
+        self.append(entries).map(|segment| Placing { segment, blobs })
     }
 
     /// Keeps a blob that is about to be removed from coming back. False where that is not to be had. Blocks.
     pub(super) fn forget(&self, digest: &Digest) -> bool {
         // Where no segment holds anything, nothing can come back.
-        self.state.lock().segments == 0 || self.append(Entry::Removed { digest: *digest }).is_some()
+        self.state.lock().segments == 0 || self.append(vec![Entry::Removed { digest: *digest }]).is_some()
     }
 
-    /// Waits until the entry is durable, and writes the batch that it is in if nobody else does.
-    fn append(&self, entry: Entry) -> Option<Arc<Unplaced>> {
+    /// Waits until the entries are durable, and writes the batch that they are in if nobody else does.
+    fn append(&self, mut entries: Vec<Entry>) -> Option<Arc<Unplaced>> {
+        let bytes: usize = entries.iter().map(Entry::len).sum();
         let mut state = self.state.lock();
         let batch = loop {
             let batch = state.gathering.clone();
-            let mut entries = batch.entries.lock();
-            if entries.0 == 0 || entries.0 + entry.len() <= BATCH {
-                entries.0 += entry.len();
-                entries.1.push(entry);
-                drop(entries);
+            let mut gathered = batch.entries.lock();
+            if gathered.0 == 0 || gathered.0 + bytes <= BATCH {
+                gathered.0 += bytes;
+                gathered.1.append(&mut entries);
+                drop(gathered);
                 break batch;
             }
-            drop(entries);
+            drop(gathered);
             self.turned.wait(&mut state);
         };
         loop {

@@ -47,14 +47,18 @@ impl LocalBlobs {
 
     /// See [`crate::Blobs::put`].
     pub(crate) async fn put(self: &Arc<Self>, digest: &Digest, bytes: Bytes) -> Result<SpoolName> {
-        let (store, digest) = (self.clone(), *digest);
-        blocking("storing a small blob", move || {
-            let actual = Digest::of(digest.algorithm(), &bytes);
-            if actual != digest {
-                return Err(Error::DigestMismatch { expected: digest, actual: Box::new(actual) });
+        let (id, digest) = (Uuid::new_v4(), *digest);
+        let spool = SpoolName::Put(digest, id);
+        if let Some(journal) = self.journal_for(bytes.len()) {
+            // So few bytes that they are hashed sooner than handed to somebody else.
+            check(&digest, &bytes)?;
+            if journal.put(digest, id, bytes.clone()).await {
+                return Ok(spool);
             }
-            let id = Uuid::new_v4();
-            let spool = SpoolName::Put(digest, id);
+        }
+        let store = self.clone();
+        blocking("storing a small blob", move || {
+            check(&digest, &bytes)?;
             if store.put_journaled(&digest, id, &bytes) {
                 return Ok(spool);
             }
@@ -73,7 +77,15 @@ impl LocalBlobs {
         let Some(journal) = self.journal_for(bytes.len()) else { return false };
         // Over both, so that of a put and a removal the journal and the directory tell the same order.
         let _alone = self.placing(digest);
-        let Some(_placing) = journal.store(digest, id, bytes) else { return false };
+        let Some(_placing) = journal.store(std::iter::once((*digest, id, bytes.clone()))) else {
+            return false;
+        };
+        self.place_journaled(digest, id, bytes)
+    }
+
+    /// Puts a blob that the journal has in its place; false where it cannot be written there. The caller keeps other puts and
+    /// removals of it away.
+    pub(super) fn place_journaled(&self, digest: &Digest, id: Uuid, bytes: &[u8]) -> bool {
         if let Err(error) = self.place_unsynced(digest, id, bytes) {
             tracing::debug!(%digest, %error, "a journaled blob could not be placed");
             return false;
@@ -105,17 +117,20 @@ impl LocalBlobs {
         let beside = path.beside(id);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         // The caller keeps removals of this digest out, and no other process has the store.
-        match mkdirat(&self.blobs, path.directory(), Mode::from_raw_mode(0o777)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(e) => return Err(e.into()),
-        }
-        let mut file = File::from(openat(&self.blobs, &beside, flags, Mode::from_raw_mode(0o666))?);
-        let placed = file.write_all(bytes).and_then(|()| {
+        let name = match mkdirat(&self.blobs, path.directory(), Mode::from_raw_mode(0o777)) {
+            // Nothing stands there that a reader could be given half of: readers know the length, and take no other.
+            Ok(()) => path.data(),
             // Over one that stands there, as any publish: it may be the bad copy that this one repairs (hazard S6).
-            Ok(renameat(&self.blobs, &beside, &self.blobs, path.data())?)
+            Err(Errno::EXIST) => &beside,
+            Err(e) => return Err(e.into()),
+        };
+        let mut file = File::from(openat(&self.blobs, name, flags, Mode::from_raw_mode(0o666))?);
+        let placed = file.write_all(bytes).and_then(|()| match name == path.data() {
+            true => Ok(()),
+            false => Ok(renameat(&self.blobs, name, &self.blobs, path.data())?),
         });
         placed.inspect_err(|_| {
-            let _may_be_gone = unlinkat(&self.blobs, &beside, AtFlags::empty());
+            let _may_be_gone = unlinkat(&self.blobs, name, AtFlags::empty());
             let _empty_or_in_use = unlinkat(&self.blobs, path.directory(), AtFlags::REMOVEDIR);
         })
     }
@@ -308,4 +323,12 @@ impl LocalBlobs {
             Err(e) => Err(self.spool_error("removing", spool, e)),
         }
     }
+}
+
+fn check(digest: &Digest, bytes: &[u8]) -> Result<()> {
+    let actual = Digest::of(digest.algorithm(), bytes);
+    if actual == *digest {
+        return Ok(());
+    }
+    Err(Error::DigestMismatch { expected: *digest, actual: Box::new(actual) })
 }

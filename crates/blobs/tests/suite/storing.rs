@@ -62,6 +62,35 @@ pub(crate) async fn many_publishers_of_one_digest_all_succeed(stage: Stage) {
     assert_eq!(stage.blobs.spools().await.unwrap(), []);
 }
 
+/// More than share one write, some of them the same, while others are taken away.
+pub(crate) async fn small_blobs_that_come_at_once_are_all_stored(stage: Stage) {
+    let kept: Vec<Bytes> = (0..120).map(|n| Bytes::from(content(n % 90, 40_000))).collect();
+    let removed: Vec<Bytes> = (100..110).map(|n| Bytes::from(content(n, 50))).collect();
+    let put = |bytes: &Bytes| {
+        let (digest, bytes) = (Digest::sha256(bytes), bytes.clone());
+        let blobs = stage.blobs.clone();
+        async move { (digest, blobs.put(&digest, bytes).await.unwrap()) }
+    };
+    let removals = join_all(removed.iter().map(|bytes| {
+        let (putting, blobs) = (put(bytes), stage.blobs.clone());
+        async move {
+            let (digest, spool) = putting.await;
+            blobs.unpublish(&digest).await.unwrap();
+            blobs.discard(&spool).await.unwrap();
+            digest
+        }
+    }));
+    let (stored, removed) = tokio::join!(join_all(kept.iter().map(put)), removals);
+    for ((digest, spool), bytes) in stored.iter().zip(&kept) {
+        assert_eq!(stage.read(digest).await, *bytes);
+        stage.blobs.discard(spool).await.unwrap();
+    }
+    for digest in removed {
+        assert_eq!(stage.blobs.stat(&digest).await.unwrap(), None);
+    }
+    assert_eq!(stage.blobs.spools().await.unwrap(), []);
+}
+
 pub(crate) async fn a_spool_of_another_size_is_not_published(stage: Stage) {
     let (spool, digest) = stage.spooled(b"short").await;
     let error = stage.blobs.publish(&spool, &digest, 6).await.unwrap_err();

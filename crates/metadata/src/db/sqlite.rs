@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
+        atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
     task::{Context, Poll, Waker},
@@ -31,8 +32,9 @@ use crate::{Clock, Error, Result};
 
 /// Closures that share one COMMIT at most. Each is bounded in rows, so a batch is bounded in time.
 const MAX_BATCH: usize = 512;
-/// While several callers write at once, a commit waits this long for one more of them: a shared COMMIT costs little more
-/// than one's own. A caller alone never waits.
+/// While several callers write at once, a commit waits for one more of them, since a shared COMMIT costs little more than one's
+/// own: by this part of what the last one took, and never longer than that. A caller alone never waits.
+const GATHER_PART: u32 = 8;
 const GATHER: Duration = Duration::from_micros(500);
 /// Read connections kept open; more are opened for a burst and closed after it.
 const IDLE_READERS: usize = 4;
@@ -56,6 +58,8 @@ pub(crate) struct SqliteDb {
     texts: Arc<Texts>,
     signals: Arc<LogSignals>,
     readers: Mutex<Vec<Tx>>,
+    /// Grows after each commit that changed the site's own row.
+    site_version: Arc<AtomicU64>,
     writer: Mutex<Option<Sender<Box<dyn Job>>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -78,13 +82,14 @@ impl SqliteDb {
         }
         let texts = Arc::new(Texts::new(Dialect::Sqlite));
         let signals = Arc::new(signals);
+        let site_version = Arc::new(AtomicU64::new(0));
         let tx = Tx::new(Session::Sqlite(connection), Arc::clone(&texts), clock.clone());
         let (sender, receiver) = channel();
         let thread = std::thread::Builder::new()
             .name("metadata-writer".to_owned())
             .spawn({
-                let signals = Arc::clone(&signals);
-                move || Writer { tx, signals }.run(&receiver)
+                let (signals, site_version) = (Arc::clone(&signals), Arc::clone(&site_version));
+                move || Writer { tx, signals, site_version }.run(&receiver)
             })
             .map_err(|error| Error::Refused(format!("cannot start the database writer: {error}")))?;
         Ok(Self {
@@ -93,6 +98,7 @@ impl SqliteDb {
             texts,
             signals,
             readers: Mutex::default(),
+            site_version,
             writer: Mutex::new(Some(sender)),
             thread: Mutex::new(Some(thread)),
         })
@@ -100,6 +106,12 @@ impl SqliteDb {
 
     pub(super) fn signals(&self) -> &LogSignals {
         &self.signals
+    }
+
+    /// Moves with every change of the site's own row: what was read of it since this was asked is as good as new while this
+    /// stays the same.
+    pub(super) fn site_version(&self) -> u64 {
+        self.site_version.load(Ordering::Acquire)
     }
 
     pub(super) fn query(&self, sql: &'static str, params: &[Value]) -> Result<Vec<Row>> {
@@ -267,21 +279,25 @@ impl From<Error> for Abandoned {
 struct Writer {
     tx: Tx,
     signals: Arc<LogSignals>,
+    site_version: Arc<AtomicU64>,
 }
 
 impl Writer {
     fn run(mut self, queue: &Receiver<Box<dyn Job>>) {
         let mut waiting = VecDeque::new();
-        let mut shared = 1;
+        let (mut shared, mut took) = (1, Duration::ZERO);
         loop {
             if waiting.is_empty() {
                 let Ok(job) = queue.recv() else { break };
                 waiting.push_back(job);
             }
-            gather(queue, &mut waiting, if shared > 1 { shared + 1 } else { 1 });
+            let wanted = if shared > 1 { shared + 1 } else { 1 };
+            gather(queue, &mut waiting, wanted, GATHER.min(took / GATHER_PART));
             let batch = next_batch(&mut waiting);
             shared = batch.len();
+            let began = Instant::now();
             self.commit(batch);
+            took = began.elapsed();
         }
         // Leaves one file behind where it can; a failure costs only time at the next start.
         let _ = at_once(self.tx.script("PRAGMA wal_checkpoint(TRUNCATE)"));
@@ -290,7 +306,12 @@ impl Writer {
     /// One transaction for all; if it is lost, one for each, so that only the culprit fails.
     fn commit(&mut self, mut batch: Vec<Box<dyn Job>>) {
         let single = batch.len() == 1;
-        match self.attempt(&mut batch) {
+        let outcome = self.attempt(&mut batch);
+        // Before anybody hears of it. Of a change that was lost too: that costs a read.
+        if std::mem::take(&mut self.tx.changed_site) {
+            self.site_version.fetch_add(1, Ordering::Release);
+        }
+        match outcome {
             Ok(()) => {
                 // Readers of the log first: they are other sites, and what they read is committed already.
                 if let Some(head) = self.tx.moved_head.take() {
@@ -326,6 +347,7 @@ impl Writer {
         run: fn(&mut Self, &mut dyn Job) -> Result<(), Abandoned>,
     ) -> Result<(), Abandoned> {
         self.tx.moved_head = None;
+        self.tx.originator = None;
         self.control("BEGIN IMMEDIATE")?;
         for job in batch.iter_mut() {
             if let Err(abandoned) = run(self, job.as_mut()) {
@@ -348,6 +370,7 @@ impl Writer {
         self.check_open(&outcome)?;
         if outcome.is_err() {
             self.tx.moved_head = head;
+            self.tx.originator = None;
             if self.connection()?.total_changes() != before {
                 return Err(Abandoned::TraceLeft);
             }
@@ -363,6 +386,7 @@ impl Writer {
         self.check_open(&outcome)?;
         if outcome.is_err() {
             self.tx.moved_head = head;
+            self.tx.originator = None;
             self.control("ROLLBACK TO closure")?;
         }
         Ok(self.control("RELEASE closure")?)
@@ -403,9 +427,14 @@ impl Writer {
     }
 }
 
-/// Takes what is in the queue, and waits a moment where that is less than `wanted`.
-fn gather(queue: &Receiver<Box<dyn Job>>, waiting: &mut VecDeque<Box<dyn Job>>, wanted: usize) {
-    let until = Instant::now() + GATHER;
+/// Takes what is in the queue, and waits up to `patience` where that is less than `wanted`.
+fn gather(
+    queue: &Receiver<Box<dyn Job>>,
+    waiting: &mut VecDeque<Box<dyn Job>>,
+    wanted: usize,
+    patience: Duration,
+) {
+    let until = Instant::now() + patience;
     while waiting.len() < MAX_BATCH {
         let next = match queue.try_recv() {
             Err(_) if waiting.len() < wanted => {

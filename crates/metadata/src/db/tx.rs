@@ -25,6 +25,10 @@ pub(crate) struct Tx {
     pub(super) appended: Vec<Appended>,
     /// This transaction moved the head of the log.
     pub(super) moved_head: Option<LogHead>,
+    /// On SQLite, where nobody else writes: that this site may originate events, as this transaction found.
+    pub(super) originator: Option<Originator>,
+    /// This transaction changed the site's own row.
+    pub(super) changed_site: bool,
 }
 
 /// An event that a transaction appended: its local id, and what tells it from another of that id.
@@ -54,6 +58,13 @@ impl Origin {
     }
 }
 
+/// A site that may originate events: its name, and the epoch of the log that it owns.
+#[derive(Clone, Debug)]
+pub(super) struct Originator {
+    site: String,
+    epoch: Epoch,
+}
+
 /// The event that a row's change belongs to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Change {
@@ -76,7 +87,15 @@ impl Change {
 
 impl Tx {
     pub(super) fn new(session: Session, texts: Arc<Texts>, clock: Clock) -> Self {
-        Self { session, texts, clock, appended: Vec::new(), moved_head: None }
+        Self {
+            session,
+            texts,
+            clock,
+            appended: Vec::new(),
+            moved_head: None,
+            originator: None,
+            changed_site: false,
+        }
     }
 
     pub(crate) fn dialect(&self) -> Dialect {
@@ -98,6 +117,7 @@ impl Tx {
 
     /// Runs a statement; how many rows it changed.
     pub(crate) async fn execute(&mut self, sql: &'static str, params: Vec<Value>) -> Result<u64> {
+        self.note_change_of_site(sql);
         let text = self.texts.of(sql);
         match &mut self.session {
             Session::Sqlite(connection) => {
@@ -117,6 +137,7 @@ impl Tx {
 
     /// [`Self::send`] for each set of parameters.
     pub(crate) async fn send_each(&mut self, sql: &'static str, sets: Vec<Vec<Value>>) -> Result<()> {
+        self.note_change_of_site(sql);
         let text = self.texts.of(sql);
         match &mut self.session {
             Session::Sqlite(connection) => {
@@ -168,9 +189,28 @@ impl Tx {
 
     /// Runs a script of several statements without parameters.
     pub(crate) async fn script(&mut self, sql: &'static str) -> Result<()> {
+        // It may do anything.
+        self.forget_originator();
         match &mut self.session {
             Session::Sqlite(connection) => Ok(connection.execute_batch(sql)?),
             Session::Postgres(session) => session.script(sql).await,
+        }
+    }
+
+    /// What was found out about this site may hold no longer.
+    fn forget_originator(&mut self) {
+        self.originator = None;
+        self.changed_site = true;
+    }
+
+    fn note_change_of_site(&mut self, sql: &str) {
+        let table = match sql.split_once(' ') {
+            Some(("UPDATE", rest)) => rest,
+            Some(("INSERT", rest)) => rest.strip_prefix("INTO ").unwrap_or(rest),
+            _ => return,
+        };
+        if table.starts_with("site ") {
+            self.forget_originator();
         }
     }
 
@@ -190,6 +230,10 @@ impl Tx {
     ) -> Result<(Origin, Vec<Vec<Row>>)> {
         const SITE: &str = "SELECT s.role, s.name, s.halted, s.primary_name, s.primary_url, s.highest_epoch, \
              s.highest_epoch_owner, h.epoch, h.owner, s.maintenance FROM site s, log_head h WHERE s.id = 1 AND h.id = 1";
+        if let Some(originator) = &self.originator {
+            let origin = Origin { site: originator.site.clone(), at_us: self.now_us() };
+            return Ok((origin, self.query_each(reads).await?));
+        }
         self.share_role().await?;
         // The lock is held before the row is read: PostgreSQL gives each statement a snapshot of its own.
         let mut answers = self.query_each([vec![(SITE, vec![])], reads].concat()).await?;
@@ -216,7 +260,11 @@ impl Tx {
                 highest.number, highest.owner, own.number, own.owner
             )));
         }
-        Ok((Origin { site: row.opt_text(1)?.unwrap_or_default(), at_us: self.now_us() }, rest))
+        let site = row.opt_text(1)?.unwrap_or_default();
+        if self.dialect() == Dialect::Sqlite {
+            self.originator = Some(Originator { site: site.clone(), epoch: own });
+        }
+        Ok((Origin { site, at_us: self.now_us() }, rest))
     }
 
     /// Commits without waiting for the disk: for what is said again in a moment.
@@ -327,6 +375,10 @@ impl Tx {
 
     /// The head of the log, as this transaction sees it; on a secondary, the cursor.
     pub(crate) async fn log_head(&mut self) -> Result<LogHead> {
+        // On SQLite, of a batch: its earlier closures moved it, and nobody else writes.
+        if let (Dialect::Sqlite, Some(moved)) = (self.dialect(), self.moved_head) {
+            return Ok(moved);
+        }
         let row = self
             .query_opt("SELECT epoch, owner, seq, hash FROM log_head WHERE id = 1", vec![])
             .await?
@@ -336,6 +388,7 @@ impl Tx {
 
     /// Moves the head of the log; readers are told after the commit.
     pub(crate) async fn set_head(&mut self, head: &LogHead) -> Result<()> {
+        self.originator = self.originator.take().filter(|found| found.epoch == head.position.epoch);
         self.send(
             "UPDATE log_head SET epoch = $1, owner = $2, seq = $3, hash = $4 WHERE id = 1",
             vec![

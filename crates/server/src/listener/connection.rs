@@ -26,7 +26,7 @@ const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const MAX_HEADERS: usize = 64 << 10;
 /// What one HTTP/1 connection may hold of what it reads; the bytes of a body are handed on without a copy, so a piece of
 /// it keeps all of this.
-const READ_BUFFER: usize = 128 << 10;
+const READ_BUFFER: usize = 256 << 10;
 const STREAMS: u32 = 128;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;

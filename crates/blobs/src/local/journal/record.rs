@@ -36,6 +36,11 @@ pub(super) struct Found {
     pub(super) stored: Option<(Uuid, std::ops::Range<usize>)>,
 }
 
+/// Bytes of an entry with this many bytes of a blob.
+pub(super) fn length(digest: &Digest, bytes: usize) -> usize {
+    HEADER + digest.to_key().len() + bytes
+}
+
 impl Entry {
     fn digest(&self) -> &Digest {
         match self {
@@ -52,7 +57,7 @@ impl Entry {
 
     /// What [`Entry::write`] adds.
     pub(super) fn len(&self) -> usize {
-        HEADER + self.digest().to_key().len() + self.bytes().len()
+        length(self.digest(), self.bytes().len())
     }
 
     /// Appends the entry to `out`, for a journal that is being filled for the `epoch`th time.

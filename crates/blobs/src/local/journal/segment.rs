@@ -54,9 +54,9 @@ impl Unplaced {
         *self.count.lock() += more;
     }
 
-    pub(super) fn placed(&self) {
+    pub(super) fn placed(&self, blobs: usize) {
         let mut count = self.count.lock();
-        *count -= 1;
+        *count -= blobs;
         if *count == 0 {
             self.none.notify_all();
         }

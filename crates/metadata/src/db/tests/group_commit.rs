@@ -113,6 +113,47 @@ async fn s15_closures_run_again_only_where_one_that_failed_left_something() {
     }
 }
 
+/// The right to originate events is found out once in a batch, and anew after whatever may have taken it.
+#[tokio::test]
+async fn s15_no_closure_originates_events_by_a_right_that_its_neighbours_took_or_never_gave() {
+    const HALT: &str = "UPDATE site SET halted = 'by a neighbour' WHERE id = 1";
+    const GO_ON: &str = "UPDATE site SET halted = NULL WHERE id = 1";
+    let site = on_sqlite().await;
+    let job = |change: Option<&'static str>, then: fn() -> Result<()>| {
+        let db = site.metadata.db.clone();
+        async move {
+            db.write(move |tx| {
+                Box::pin(async move {
+                    if let Some(change) = change {
+                        tx.execute(change, vec![]).await?;
+                        // Within what is rolled back, this finds the changed row.
+                        let _found = tx.guard_origin().await;
+                        return then();
+                    }
+                    tx.guard_origin().await.map(drop)
+                })
+            })
+            .await
+        }
+    };
+    let ok: fn() -> Result<()> = || Ok(());
+    let asks = || job(None, ok);
+
+    let answers = in_one_batch(&site.metadata, vec![asks(), job(Some(HALT), ok), asks()]).await;
+    assert!(matches!(answers[..], [Ok(()), Ok(()), Err(Error::Halted(_))]), "{answers:?}");
+    assert!(matches!(site.metadata.check_writable().await, Err(Error::Halted(_))));
+
+    let answers = in_one_batch(&site.metadata, vec![asks(), job(Some(GO_ON), fails), asks()]).await;
+    let [Err(Error::Halted(_)), Err(Error::ManifestUnknown), Err(Error::Halted(_))] = &answers[..] else {
+        panic!("{answers:?}")
+    };
+    assert!(matches!(site.metadata.check_writable().await, Err(Error::Halted(_))));
+
+    let answers = in_one_batch(&site.metadata, vec![job(Some(GO_ON), ok), asks()]).await;
+    assert!(matches!(answers[..], [Ok(()), Ok(())]), "{answers:?}");
+    site.metadata.check_writable().await.unwrap();
+}
+
 #[tokio::test]
 async fn s15_no_closure_escapes_a_batch_that_a_full_disk_rolled_back() {
     let site = on_sqlite().await;
