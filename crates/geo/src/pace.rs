@@ -5,7 +5,10 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 
 /// An answer is slow when it takes longer than this many times the quickest one, and this much longer still.
 const SLOW: u32 = 2;
@@ -18,6 +21,15 @@ const ADDED: f64 = 0.25;
 /// More is not added in a second: on a short link answers come by the hundred, and by the time that one of them is slow, the
 /// primary's clients would wait behind as many requests as there may be.
 const ADDED_PER_S: f64 = 2.0;
+
+/// Where one request at a time is too many still, each answer is followed by a rest of up to this many times what it took:
+/// the primary's clients come first, and a backfill goes on at a fifth of its pace.
+const MOST_REST: f64 = 4.0;
+/// What a slow answer adds to the rest, and what a quick one takes from it: one slow answer in fifty is borne.
+const REST_MORE: f64 = 0.25;
+const REST_LESS: f64 = 0.005;
+/// No rest is longer than that of an answer which took this long.
+const LONGEST: Duration = Duration::from_millis(250);
 
 /// The room that all listings of this process share; cheap to clone.
 #[derive(Clone)]
@@ -42,13 +54,25 @@ struct State {
     answers: u32,
     /// When the last answer came.
     answered: Instant,
+    /// How many times what an answer took nothing is asked after it.
+    rest: f64,
+    resting_until: Instant,
 }
 
 impl Pace {
     /// Limits nothing until the primary is busy; then it begins with one request at a time, and never has more than `most`.
     pub(crate) fn new(most: usize) -> Self {
         let answered = Instant::now();
-        let state = State { busy: false, room: 1.0, under_way: 0, quickest: [None; 2], answers: 0, answered };
+        let state = State {
+            busy: false,
+            room: 1.0,
+            under_way: 0,
+            quickest: [None; 2],
+            answers: 0,
+            answered,
+            rest: 0.0,
+            resting_until: answered,
+        };
         let most = f64::from(u32::try_from(most).unwrap_or(u32::MAX).max(1));
         Self { inner: Arc::new(Inner { state: Mutex::new(state), freed: Notify::new(), most }) }
     }
@@ -66,6 +90,7 @@ impl Pace {
         }
         state.busy = busy;
         if !busy {
+            state.rest = 0.0;
             self.inner.freed.notify_one();
         }
     }
@@ -75,16 +100,22 @@ impl Pace {
         loop {
             // Asked for before it is looked: what is freed in between is not missed.
             let freed = self.inner.freed.notified();
-            {
+            let resting_until = {
                 let mut state = self.inner.state.lock();
-                if !state.busy || f64::from(state.under_way) < state.room.floor() {
+                let now = Instant::now();
+                let has_room = f64::from(state.under_way) < state.room.floor();
+                if !state.busy || has_room && now >= state.resting_until {
                     state.under_way += 1;
                     // Where there was room for one, there may be for the next in the queue.
                     self.inner.freed.notify_one();
-                    return Turn { inner: Arc::clone(&self.inner), began: Instant::now() };
+                    return Turn { inner: Arc::clone(&self.inner), began: now };
                 }
+                has_room.then_some(state.resting_until)
+            };
+            match resting_until {
+                Some(until) => drop(timeout_at(until, freed).await),
+                None => freed.await,
             }
-            freed.await;
         }
     }
 }
@@ -121,12 +152,18 @@ impl Inner {
         }
         state.quickest[0] = Some(state.quickest[0].map_or(took, |known| known.min(took)));
         let quickest = state.quickest.iter().flatten().min().copied().unwrap_or(took);
-        state.room = if took > quickest * SLOW + SLACK {
-            (state.room * LEFT).max(1.0)
+        if took > quickest * SLOW + SLACK {
+            if state.room <= 1.0 {
+                state.rest = (state.rest + REST_MORE).min(MOST_REST);
+            }
+            state.room = (state.room * LEFT).max(1.0);
+        } else if state.rest > 0.0 {
+            state.rest = (state.rest - REST_LESS).max(0.0);
         } else {
             let added = (ADDED / state.room).min(ADDED_PER_S * since.as_secs_f64());
-            (state.room + added).min(self.most)
-        };
+            state.room = (state.room + added).min(self.most);
+        }
+        state.resting_until = now + took.min(LONGEST).mul_f64(state.rest);
     }
 }
 
@@ -176,7 +213,38 @@ mod tests {
         let pace = next_to_clients();
         answers(&pace, 1, 10);
         assert!(answers(&pace, 100, 100) < 1.5);
-        assert!(answers(&pace, 100, 3 * REMEMBERED) >= 8.0);
+        // Those that rest was learned from are forgotten, then the rest is given back.
+        assert!(answers(&pace, 100, 8 * REMEMBERED) >= 8.0);
+    }
+
+    #[test]
+    fn rests_come_only_where_there_is_room_for_one_and_end_with_slow_answers() {
+        let pace = next_to_clients();
+        answers(&pace, 1, 4_000);
+        let rest = || pace.inner.state.lock().rest;
+        answers(&pace, 50, 2);
+        assert!(rest() == 0.0, "there is room to take first");
+        answers(&pace, 50, 30);
+        assert!(rest() >= MOST_REST);
+        answers(&pace, 1, 900);
+        assert!(rest() == 0.0);
+    }
+
+    #[tokio::test]
+    async fn whoever_rests_goes_on_after_it_or_when_the_clients_are_gone() {
+        let pace = next_to_clients();
+        answers(&pace, 1, 10);
+        answers(&pace, 50, 30);
+        let resting =
+            |rest| pace.inner.state.lock().resting_until = Instant::now() + Duration::from_millis(rest);
+        resting(20);
+        drop(pace.turn().await);
+        assert!(Instant::now() >= pace.inner.state.lock().resting_until);
+        resting(3_600_000);
+        let mut waiting = Box::pin(pace.turn());
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        pace.primary_is(false);
+        drop(waiting.await);
     }
 
     #[tokio::test]
