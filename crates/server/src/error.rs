@@ -243,8 +243,11 @@ impl From<twinport_blobs::Error> for Refusal {
             }
             Error::DigestMismatch { expected, actual } => Self::digest_mismatch(&expected, &actual),
             Error::SpoolBusy(_) => Self::unavailable("another request is writing this upload", 1),
-            // The bytes of the session are gone or already taken: the client starts the upload again.
-            Error::SpoolMissing(_) | Error::SpoolPublished(_) | Error::OffsetMismatch { .. } => {
+            // The bytes of the session are gone, as after a power cut, or already taken: the client starts the upload again.
+            Error::SpoolMissing(_)
+            | Error::SpoolPublished(_)
+            | Error::OffsetMismatch { .. }
+            | Error::SizeMismatch { .. } => {
                 tracing::warn!(%error, "an upload session cannot go on");
                 Self::not_found(ErrorCode::BlobUploadUnknown)
             }
@@ -320,6 +323,18 @@ mod tests {
             let answer = refusal.into_answer();
             assert_eq!(answer.status(), StatusCode::INSUFFICIENT_STORAGE);
             assert_eq!(answer.headers()[CONTENT_TYPE], "application/json");
+        }
+    }
+
+    #[test]
+    fn s5_a_session_whose_bytes_a_power_cut_took_is_one_that_is_not_there() {
+        let spool = twinport_blobs::SpoolName::Upload(twinport_oci::UploadId::new());
+        for error in [
+            twinport_blobs::Error::SpoolMissing(spool),
+            twinport_blobs::Error::SizeMismatch { spool, expected: 8_276, actual: 0 },
+            twinport_blobs::Error::OffsetMismatch { spool, offset: 8_276, len: 0 },
+        ] {
+            assert_eq!(Refusal::from(error).into_answer().status(), StatusCode::NOT_FOUND);
         }
     }
 

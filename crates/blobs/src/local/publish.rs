@@ -117,20 +117,17 @@ impl LocalBlobs {
         let beside = path.beside(id);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         // The caller keeps removals of this digest out, and no other process has the store.
-        let name = match mkdirat(&self.blobs, path.directory(), Mode::from_raw_mode(0o777)) {
-            // Nothing stands there that a reader could be given half of: readers know the length, and take no other.
-            Ok(()) => path.data(),
-            // Over one that stands there, as any publish: it may be the bad copy that this one repairs (hazard S6).
-            Err(Errno::EXIST) => &beside,
+        match mkdirat(&self.blobs, path.directory(), Mode::from_raw_mode(0o777)) {
+            Ok(()) | Err(Errno::EXIST) => {}
             Err(e) => return Err(e.into()),
-        };
-        let mut file = File::from(openat(&self.blobs, name, flags, Mode::from_raw_mode(0o666))?);
-        let placed = file.write_all(bytes).and_then(|()| match name == path.data() {
-            true => Ok(()),
-            false => Ok(renameat(&self.blobs, name, &self.blobs, path.data())?),
+        }
+        let mut file = File::from(openat(&self.blobs, &beside, flags, Mode::from_raw_mode(0o666))?);
+        let placed = file.write_all(bytes).and_then(|()| {
+            // Over one that stands there, as any publish: it may be the bad copy that this one repairs (hazard S6).
+            Ok(renameat(&self.blobs, &beside, &self.blobs, path.data())?)
         });
         placed.inspect_err(|_| {
-            let _may_be_gone = unlinkat(&self.blobs, name, AtFlags::empty());
+            let _may_be_gone = unlinkat(&self.blobs, &beside, AtFlags::empty());
             let _empty_or_in_use = unlinkat(&self.blobs, path.directory(), AtFlags::REMOVEDIR);
         })
     }
