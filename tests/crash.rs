@@ -7,14 +7,14 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use twinport_testkit::{
     Ledger, Load, Scope, SiteDatabase, SiteProcess, load_client, number, program, seed, site_database,
-    take_inventory,
+    take_settled_inventory,
 };
 
 const BINARY: &str = env!("CARGO_BIN_EXE_twinport");
@@ -167,15 +167,7 @@ async fn whole_house(sites: &Sites, load: &Load) -> anyhow::Result<()> {
     let pulled = load.hold(Scope::All).await?;
     println!("{pulled} references whole");
     for site in [&sites.primary, &sites.secondary] {
-        // A spool goes after the answer: the last one may still be there for a moment.
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let inventory = loop {
-            let inventory = take_inventory(site).await?;
-            if inventory.unowned.is_empty() || Instant::now() >= deadline {
-                break inventory;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        };
+        let inventory = take_settled_inventory(site).await?;
         let data = site.data().display();
         ensure!(inventory.damaged.is_empty(), "{data}: {:#?}", inventory.damaged);
         ensure!(inventory.unowned.is_empty(), "{data}: {:#?}", inventory.unowned);

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use twinport_oci::Digest;
 use twinport_testkit::{
     Image, MANIFEST, SiteDatabase, SiteProcess, SmallDisk, drop_moved_database, move_postgres_database,
-    program, pull_whole, site_database, take_inventory,
+    program, pull_whole, site_database, take_settled_inventory,
 };
 
 const BINARY: &str = env!("CARGO_BIN_EXE_twinport");
@@ -152,7 +152,7 @@ async fn primary_fills_up(part: Part, kind: &str) -> anyhow::Result<()> {
     }
     arrive(&http, &secondary, refused + 10).await?;
     for site in [&cramped.site, &secondary] {
-        let inventory = take_inventory(site).await?;
+        let inventory = take_settled_inventory(site).await?;
         ensure!(inventory.damaged.is_empty() && inventory.unowned.is_empty(), "{inventory:#?}");
     }
     drop(secondary);
@@ -190,7 +190,7 @@ async fn secondary_fills_up(part: Part, kind: &str) -> anyhow::Result<()> {
     let began = Instant::now();
     arrive(&http, &cramped.site, pushed).await?;
     println!("{part:?} on {kind}: it had everything {} ms after there was room", began.elapsed().as_millis());
-    let inventory = take_inventory(&cramped.site).await?;
+    let inventory = take_settled_inventory(&cramped.site).await?;
     ensure!(inventory.damaged.is_empty() && inventory.unowned.is_empty(), "{inventory:#?}");
     drop(primary);
     cramped.end().await

@@ -61,7 +61,7 @@ async fn in_order(kind: &str) -> anyhow::Result<()> {
         let window: Vec<&Call> =
             calls.iter().filter(|call| call.began > since && call.ended < answer.began).collect();
         let durable = match stored {
-            Stored::Blob(digest) => bytes_are_synced(&window, digest),
+            Stored::Blob(digest) => bytes_are_synced(&window, &calls, digest),
             Stored::Rows => Ok(since),
         };
         durable
@@ -138,18 +138,18 @@ async fn created(request: reqwest::RequestBuilder) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// When a blob was durable.
-fn bytes_are_synced(window: &[&Call], digest: &Digest) -> anyhow::Result<usize> {
+/// When a blob was durable. One that came by way of the journal may be put in its place later.
+fn bytes_are_synced(window: &[&Call], calls: &[Call], digest: &Digest) -> anyhow::Result<usize> {
     let place = format!("\"sha256/{}/{}/data\"", &digest.hex()[..2], digest.hex());
     let renamed =
-        |call: &&&Call| call.succeeded && call.name.starts_with("rename") && call.arguments.contains(&place);
-    match window.iter().find(renamed) {
+        |call: &&Call| call.succeeded && call.name.starts_with("rename") && call.arguments.contains(&place);
+    match calls.iter().find(renamed) {
         Some(placed) => journal_is_synced(window, placed),
         None => file_and_directories_are_synced(window, digest),
     }
 }
 
-/// When a small blob that came by way of the journal was in its place.
+/// When the journal had the bytes of a small blob, which were put in their place after that.
 fn journal_is_synced(window: &[&Call], placed: &Call) -> anyhow::Result<usize> {
     let of_journal =
         |call: &&&Call| call.path().is_some_and(|path| path.extension().is_some_and(|end| end == "journal"));
@@ -160,12 +160,12 @@ fn journal_is_synced(window: &[&Call], placed: &Call) -> anyhow::Result<usize> {
         .map(|call| call.ended)
         .max()
         .context("nothing was written to the journal before the blob was placed")?;
-    window
+    let synced = window
         .iter()
         .filter(of_journal)
         .find(|call| call.is_sync() && call.began > written && call.ended < placed.began)
         .context("the journal was not synced before the blob was placed")?;
-    Ok(placed.ended)
+    Ok(synced.ended)
 }
 
 /// When the last of a blob's directories was synced.

@@ -106,6 +106,14 @@ impl Blobs {
         }
     }
 
+    /// Waits until what was acknowledged so far lies where the layout says, so that other programs find it there.
+    pub async fn all_placed(&self) {
+        match self {
+            Self::Local(local) => local.all_placed().await,
+            Self::Bucket(_) => {}
+        }
+    }
+
     /// The size in bytes of a stored blob, none where it is not stored.
     pub async fn stat(&self, digest: &Digest) -> Result<Option<u64>> {
         match self {

@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 use self::file_system::Flushing;
 pub use self::file_system::Sharing;
-use self::journal::Journal;
+use self::journal::{Acknowledged, Journal};
 use crate::layout::{BLOBS, BlobPath, SPOOL};
 use crate::{Error, Result, SpoolName, SyncPolicy};
 
@@ -46,6 +46,7 @@ pub struct LocalBlobs {
     flushing: Flushing,
     /// Made for the first small blob; none where blobs are stored without.
     journal: OnceLock<Option<Journal>>,
+    acknowledged: Acknowledged,
     busy: Mutex<HashSet<SpoolName>>,
     /// Where other nodes have the store too: spools that are published and not discarded yet, or adopted, locked against them.
     held: Mutex<HashMap<SpoolName, File>>,

@@ -1,4 +1,5 @@
 //! What only a local directory can suffer: strangers' hands, older layouts, file systems that cannot link.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -27,6 +28,7 @@ async fn s6_flipped_and_truncated_bytes_are_found_and_replaced_by_a_publish() {
         let size = content.len() as u64;
         let whole = Verdict::Whole { size };
         blobs.put(&digest, content.clone()).await.unwrap();
+        blobs.all_placed().await;
         let path = data(root.path(), &digest);
 
         let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
@@ -123,6 +125,7 @@ async fn a_journal_that_a_killed_process_left_is_read_once_and_names_what_it_sto
     for content in &contents {
         spools.push(killed.put(&Digest::sha256(content), content.clone()).await.unwrap());
     }
+    killed.all_placed().await;
     fs::remove_dir_all(data(root.path(), &Digest::sha256(b"lost")).parent().unwrap()).unwrap();
     fs::write(data(root.path(), &Digest::sha256(b"altered")), "ALTERED").unwrap();
     let SpoolName::Put(_, id) = spools[0] else { panic!("a put") };
@@ -158,6 +161,7 @@ async fn a_publish_leaves_no_directory_behind_that_an_unpublish_does_not_remove(
     let blobs = Blobs::open_local(root.path().into()).await.unwrap();
     let digest = Digest::sha256(b"pruned");
     blobs.put(&digest, Bytes::from_static(b"pruned")).await.unwrap();
+    blobs.all_placed().await;
     let directory = data(root.path(), &digest).parent().unwrap().to_owned();
     assert!(directory.is_dir());
     blobs.unpublish(&digest).await.unwrap();
@@ -173,4 +177,74 @@ async fn s14_nodes_that_open_one_store_at_once_do_not_disturb_each_other() {
         opened.unwrap().unwrap();
     }
     assert_eq!(fs::read_dir(root.path().join("twinport/spool")).unwrap().count(), 0);
+}
+
+/// Stores a small blob whose place is taken by something that no blob may lie in.
+async fn stuck(blobs: &Blobs, root: &Path, content: &'static [u8]) -> (Digest, PathBuf) {
+    let digest = Digest::sha256(content);
+    let obstacle = data(root, &digest).parent().unwrap().to_owned();
+    fs::write(&obstacle, b"in the way").unwrap();
+    let spool = blobs.put(&digest, Bytes::from_static(content)).await.unwrap();
+    // As a push whose commit came.
+    blobs.discard(&spool).await.unwrap();
+    (digest, obstacle)
+}
+
+async fn read(blobs: &Blobs, digest: &Digest) -> Bytes {
+    blobs.open_sized(digest, 5).await.unwrap().held().unwrap()
+}
+
+#[tokio::test]
+async fn s5_an_acknowledged_blob_that_its_place_does_not_take_is_read_and_placed_once_it_does() {
+    let root = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open_local(root.path().into()).await.unwrap();
+    let (digest, obstacle) = stuck(&blobs, root.path(), b"stuck").await;
+    assert_eq!(read(&blobs, &digest).await, "stuck");
+    assert_eq!(blobs.stat(&digest).await.unwrap(), Some(5));
+    assert_eq!(blobs.verify(&digest).await.unwrap(), Verdict::Whole { size: 5 });
+    let error = blobs.open_sized(&digest, 6).await.unwrap_err();
+    assert!(matches!(error, Error::Corrupt { expected: 6, actual: 5, .. }), "{error}");
+
+    // Whoever else pushes meanwhile goes another way.
+    let other = Digest::sha256(b"other");
+    blobs.put(&other, Bytes::from_static(b"other")).await.unwrap();
+    assert!(data(root.path(), &other).is_file());
+
+    fs::remove_file(obstacle).unwrap();
+    blobs.all_placed().await;
+    assert_eq!(fs::read(data(root.path(), &digest)).unwrap(), b"stuck");
+    assert_eq!(read(&blobs, &digest).await, "stuck");
+}
+
+#[tokio::test]
+async fn s5_an_acknowledged_blob_that_never_reached_its_place_is_there_after_a_start() {
+    let root = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open_local(root.path().into()).await.unwrap();
+    let (digest, obstacle) = stuck(&blobs, root.path(), b"stuck").await;
+    drop(blobs);
+    let error = Blobs::open_local(root.path().into()).await.unwrap_err();
+    assert!(error.to_string().contains(digest.hex().as_str()), "{error}");
+    fs::remove_file(obstacle).unwrap();
+    let blobs = Blobs::open_local(root.path().into()).await.unwrap();
+    assert_eq!(fs::read(data(root.path(), &digest)).unwrap(), b"stuck");
+    assert_eq!(read(&blobs, &digest).await, "stuck");
+}
+
+#[tokio::test]
+async fn s14_what_is_removed_or_published_again_before_it_reached_its_place_is_not_placed_any_more() {
+    let root = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open_local(root.path().into()).await.unwrap();
+    let (removed, obstacle) = stuck(&blobs, root.path(), b"stuck").await;
+    // There is nothing in the way of this one but that another waits.
+    fs::remove_file(&obstacle).unwrap();
+    fs::create_dir(&obstacle).unwrap();
+    blobs.unpublish(&removed).await.unwrap();
+    assert_eq!(blobs.stat(&removed).await.unwrap(), None);
+    blobs.all_placed().await;
+    let again = blobs.put(&removed, Bytes::from_static(b"stuck")).await.unwrap();
+    blobs.discard(&again).await.unwrap();
+    blobs.unpublish(&removed).await.unwrap();
+    drop(blobs);
+    let blobs = Blobs::open_local(root.path().into()).await.unwrap();
+    assert_eq!(blobs.stat(&removed).await.unwrap(), None);
 }

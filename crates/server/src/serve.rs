@@ -96,7 +96,8 @@ pub async fn serve(config: Config, options: ServeOptions) -> Result<(), StartErr
     };
     let opening = OpenOptions { database: database(&config, &data), clock: Clock::System };
     let metadata = Box::pin(Metadata::open(opening)).await?;
-    let served = Box::pin(run(config, &data, metadata.clone(), blobs, options, hangups)).await;
+    let served = Box::pin(run(config, &data, metadata.clone(), blobs.clone(), options, hangups)).await;
+    blobs.all_placed().await;
     metadata.close().await;
     served
 }

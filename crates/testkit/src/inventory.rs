@@ -5,6 +5,7 @@ use std::{
     collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use twinport_oci::Digest;
@@ -22,6 +23,30 @@ pub struct Inventory {
     pub damaged: Vec<String>,
     /// Every file without an owner.
     pub unowned: Vec<String>,
+}
+
+/// How long files may be on their way: an acknowledged blob to its place, a spool to its end.
+const ON_THE_WAY: Duration = Duration::from_secs(10);
+
+impl Inventory {
+    fn is_in_order(&self) -> bool {
+        self.damaged.is_empty() && self.unowned.is_empty()
+    }
+}
+
+/// [`take_inventory`] of a site that nobody asks anything of any more, once what was on its way has arrived.
+///
+/// # Errors
+/// Those of [`take_inventory`].
+pub async fn take_settled_inventory(site: &SiteProcess) -> anyhow::Result<Inventory> {
+    let deadline = Instant::now() + ON_THE_WAY;
+    loop {
+        let inventory = take_inventory(site).await?;
+        if inventory.is_in_order() || Instant::now() >= deadline {
+            return Ok(inventory);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Looks at every file of a site that is at rest.

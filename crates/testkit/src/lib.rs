@@ -30,7 +30,7 @@ pub use cluster::{Cluster, SharedStore};
 pub use fault_proxy::{FaultProxy, RequestFaults};
 pub use growth::{Filled, Growth};
 pub use image::{Image, MANIFEST, pull_whole, push_blob};
-pub use inventory::{Inventory, take_inventory};
+pub use inventory::{Inventory, take_inventory, take_settled_inventory};
 pub use ledger::{Ledger, ManifestName, Removal, Scope, TagName};
 pub use load::{Load, load_client, push_in_chunks};
 pub use memory::MemoryWatch;

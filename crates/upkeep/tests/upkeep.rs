@@ -46,6 +46,7 @@ impl Fixture {
         let spool = self.blobs.put(&digest, Bytes::from_static(content)).await.unwrap();
         self.commit(digest, content.len() as u64).await;
         self.blobs.discard(&spool).await.unwrap();
+        self.blobs.all_placed().await;
         digest
     }
 

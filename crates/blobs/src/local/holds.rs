@@ -199,7 +199,11 @@ impl LocalBlobs {
     fn was_published_as(&self, spool: &SpoolName, digest: &Digest, path: &BlobPath) -> Result<bool> {
         let published = match statat(&self.blobs, path.data(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat.st_ino,
-            Err(Errno::NOENT) => return Ok(false),
+            Err(Errno::NOENT) => {
+                return Ok(
+                    matches!(spool, SpoolName::Put(_, id) if self.acknowledged.are_of(digest, *id)),
+                );
+            }
             Err(e) => return Err(self.blob_error("removing", path, e)),
         };
         // One that the journal tells of has no file of its own yet, and the newest put is the one in place.

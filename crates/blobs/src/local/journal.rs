@@ -4,6 +4,7 @@
 //! moment. Memory: two batches of 4 MiB at most, one of them a second time as it is written, and about 50 bytes for each blob
 //! of the segments in use; a segment, 16 MiB, while one is read after a crash.
 
+mod acknowledged;
 mod placer;
 mod record;
 mod replay;
@@ -20,6 +21,7 @@ use parking_lot::{Condvar, Mutex};
 use twinport_oci::Digest;
 use uuid::Uuid;
 
+pub(super) use self::acknowledged::Acknowledged;
 use self::placer::NewBlob;
 use self::record::Entry;
 use self::segment::{Segment, SegmentFile, Unplaced};
@@ -74,18 +76,26 @@ pub(super) struct Placing {
     blobs: usize,
 }
 
+impl Placing {
+    /// That of one of them, apart from the others'.
+    fn of_one(&mut self) -> Self {
+        self.blobs -= 1;
+        Self { segment: self.segment.clone(), blobs: 1 }
+    }
+}
+
 impl Drop for Placing {
     fn drop(&mut self) {
-        self.segment.placed(self.blobs);
+        // What a panic left undone is for the next start: its segment is not emptied any more.
+        if !std::thread::panicking() {
+            self.segment.placed(self.blobs);
+        }
     }
 }
 
 impl LocalBlobs {
-    /// The journal, where a blob of `len` bytes goes through one. It begins with the first such blob.
-    pub(super) fn journal_for(self: &Arc<Self>, len: usize) -> Option<&Journal> {
-        if len > LARGEST {
-            return None;
-        }
+    /// The journal, where this store has one. It begins with the first small blob.
+    pub(super) fn begun_journal(self: &Arc<Self>) -> Option<&Journal> {
         self.journal.get_or_init(|| self.begin_journal()).as_ref()
     }
 

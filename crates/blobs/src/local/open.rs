@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
 use super::file_system::{Flushing, Sharing, is_local};
+use super::journal::Acknowledged;
 use super::{LocalBlobs, PLACING_LOCKS, blocking};
 use crate::layout::{ALGORITHMS, BLOBS, SPOOL, prefixes};
 use crate::{Error, Result, SyncPolicy};
@@ -62,6 +63,7 @@ impl LocalBlobs {
             sharing,
             flushing: Flushing::of(is_local),
             journal: if journaled { OnceLock::new() } else { OnceLock::from(None) },
+            acknowledged: Acknowledged::default(),
             busy: Mutex::new(HashSet::new()),
             held: Mutex::new(HashMap::new()),
             placing: std::iter::repeat_with(|| Mutex::new(())).take(PLACING_LOCKS).collect(),

@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::fs::{AtFlags, Mode, OFlags, linkat, mkdirat, openat, renameat, statat, unlinkat};
@@ -14,6 +15,7 @@ use rustix::io::Errno;
 use twinport_oci::Digest;
 use uuid::Uuid;
 
+use super::journal::LARGEST;
 use super::open::REPLACING;
 use super::{LocalBlobs, Put, blocking};
 use crate::layout::{BlobPath, SPOOL};
@@ -21,6 +23,8 @@ use crate::{Error, Result, SpoolName};
 
 /// How often a directory may vanish (an unpublish of the same digest) between making it and linking into it.
 const ATTEMPTS: usize = 8;
+/// How long somebody waits for what is on its way to its place.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl LocalBlobs {
     /// See [`crate::Blobs::publish`].
@@ -49,17 +53,21 @@ impl LocalBlobs {
     pub(crate) async fn put(self: &Arc<Self>, digest: &Digest, bytes: Bytes) -> Result<SpoolName> {
         let (id, digest) = (Uuid::new_v4(), *digest);
         let spool = SpoolName::Put(digest, id);
-        if let Some(journal) = self.journal_for(bytes.len()) {
+        let small = bytes.len() <= LARGEST;
+        if small {
             // So few bytes that they are hashed sooner than handed to somebody else.
             check(&digest, &bytes)?;
-            if journal.put(digest, id, bytes.clone()).await {
+            if let Some(journal) = self.begun_journal()
+                && journal.put(digest, id, bytes.clone()).await
+            {
                 return Ok(spool);
             }
         }
         let store = self.clone();
         blocking("storing a small blob", move || {
-            check(&digest, &bytes)?;
-            if store.put_journaled(&digest, id, &bytes) {
+            if !small {
+                check(&digest, &bytes)?;
+            } else if store.put_journaled(&digest, id, &bytes) {
                 return Ok(spool);
             }
             if let Err(e) = store.write_and_place(&spool, &digest, &bytes) {
@@ -72,32 +80,43 @@ impl LocalBlobs {
         .await
     }
 
+    /// See [`crate::Blobs::all_placed`].
+    pub(crate) async fn all_placed(self: &Arc<Self>) {
+        let store = self.clone();
+        let waited = blocking("waiting for blobs to be placed", move || Ok(store.acknowledged.wait_for_none(PATIENCE))).await;
+        match waited {
+            Ok(0) => {}
+            Ok(left) => tracing::warn!(left, "small blobs are in the journal only: the next start puts them in place"),
+            Err(error) => tracing::warn!(%error, "small blobs may be in the journal only"),
+        }
+    }
+
     /// Stores a blob by way of the journal; false where that was not to be had.
     fn put_journaled(self: &Arc<Self>, digest: &Digest, id: Uuid, bytes: &Bytes) -> bool {
-        let Some(journal) = self.journal_for(bytes.len()) else { return false };
+        let Some(journal) = self.begun_journal() else { return false };
         // Over both, so that of a put and a removal the journal and the directory tell the same order.
         let _alone = self.placing(digest);
         let Some(_placing) = journal.store(std::iter::once((*digest, id, bytes.clone()))) else {
             return false;
         };
-        self.place_journaled(digest, id, bytes)
-    }
-
-    /// Puts a blob that the journal has in its place; false where it cannot be written there. The caller keeps other puts and
-    /// removals of it away.
-    pub(super) fn place_journaled(&self, digest: &Digest, id: Uuid, bytes: &[u8]) -> bool {
         if let Err(error) = self.place_unsynced(digest, id, bytes) {
             tracing::debug!(%digest, %error, "a journaled blob could not be placed");
             return false;
         }
-        let put = Put { id, len: bytes.len() as u64, named: false };
+        self.acknowledged.remove(digest);
+        self.note_put(digest, id, bytes.len());
+        true
+    }
+
+    /// Notes a put that the journal has as the outstanding one of its digest.
+    pub(super) fn note_put(&self, digest: &Digest, id: Uuid, len: usize) {
+        let put = Put { id, len: len as u64, named: false };
         if let Some(earlier) = self.puts.lock().insert(*digest, put)
             && earlier.named
             && let Err(error) = self.unlink_spool(&SpoolName::Put(*digest, earlier.id))
         {
             tracing::warn!(%digest, %error, "could not remove an earlier spool: the next start will");
         }
-        true
     }
 
     /// A put that failed may have its bytes in the journal: the next start is not to put them in place, least of all on a disk
@@ -112,7 +131,7 @@ impl LocalBlobs {
     }
 
     /// Writes a blob where it belongs. Nothing is synced: the journal has its bytes.
-    fn place_unsynced(&self, digest: &Digest, id: Uuid, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn place_unsynced(&self, digest: &Digest, id: Uuid, bytes: &[u8]) -> io::Result<()> {
         let path = BlobPath::of(digest);
         let beside = path.beside(id);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -155,6 +174,7 @@ impl LocalBlobs {
             let _alone = self.placing(digest);
             let _no_removals = self.lock_names().map_err(|e| self.blob_error("publishing", &path, e))?;
             let fresh = self.link(spool, ino, &path).map_err(|e| self.blob_error("publishing", &path, e))?;
+            self.acknowledged.remove(digest);
             (fresh, self.supersede(spool))
         };
         let synced = self
@@ -266,6 +286,7 @@ impl LocalBlobs {
             let error = io::Error::other("its removal could not be written to the journal");
             return Err(self.blob_error("removing", path, error));
         }
+        self.acknowledged.remove(digest);
         self.remove(path).map_err(|e| self.blob_error("removing", path, e))
     }
 

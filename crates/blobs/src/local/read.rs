@@ -19,6 +19,9 @@ impl LocalBlobs {
     }
 
     pub(super) fn stat_blocking(&self, digest: &Digest) -> Result<Option<u64>> {
+        if let Some(bytes) = self.acknowledged.bytes(digest) {
+            return Ok(Some(bytes.len() as u64));
+        }
         let path = BlobPath::of(digest);
         match statat(&self.blobs, path.data(), AtFlags::empty()) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode).is_file() => {
@@ -35,14 +38,19 @@ impl LocalBlobs {
         expected: Option<u64>,
     ) -> Result<BlobFile> {
         let (store, digest) = (self.clone(), *digest);
+        let refuse_other = move |actual| match expected {
+            Some(expected) if expected != actual => Err(Error::Corrupt { digest, expected, actual }),
+            _ => Ok(()),
+        };
+        if let Some(bytes) = self.acknowledged.bytes(&digest) {
+            return refuse_other(bytes.len() as u64).map(|()| BlobFile::held_whole(bytes));
+        }
         blocking("opening a blob", move || {
             let file = store.open_published(&digest)?;
             let path = BlobPath::of(&digest).under(&store.root);
             let actual = file.metadata().map_err(|e| Error::io("looking at", &path, e))?.len();
-            match expected {
-                Some(expected) if expected != actual => Err(Error::Corrupt { digest, expected, actual }),
-                _ => BlobFile::new(file, actual, path),
-            }
+            refuse_other(actual)?;
+            BlobFile::new(file, actual, path)
         })
         .await
     }

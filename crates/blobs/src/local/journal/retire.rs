@@ -23,6 +23,8 @@ use crate::{Result, SpoolName};
 
 /// How long a segment that is not full may wait.
 const TICK: Duration = Duration::from_secs(15);
+/// How long blobs of a full segment may be on their way to their places.
+const PLACING: Duration = Duration::from_secs(5);
 /// Files synced at one time, where they are synced one by one.
 const SYNCERS: usize = 8;
 
@@ -59,7 +61,10 @@ pub(super) fn run(store: &Weak<LocalBlobs>, full: &Receiver<Segment>) {
 impl LocalBlobs {
     /// Empties a segment; it is handed back where that failed.
     fn retire(self: &Arc<Self>, segment: Segment, attempt: Attempt) -> Option<Segment> {
-        segment.unplaced.wait_for_none();
+        if !segment.unplaced.wait_for_none(PLACING) {
+            // Some of its blobs find no room in their places: they are tried again, and this too.
+            return Some(segment);
+        }
         let settled = match attempt {
             Attempt::First => self.settle_segment(&segment.stored).or_else(|error| {
                 tracing::warn!(%error, "small blobs could not be synced: they are written anew from the journal");

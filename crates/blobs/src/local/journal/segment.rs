@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{FlockOperation, flock};
@@ -62,11 +63,10 @@ impl Unplaced {
         }
     }
 
-    pub(super) fn wait_for_none(&self) {
+    /// Waits until there are none, for so long; whether there are none. Blocks.
+    pub(super) fn wait_for_none(&self, patience: Duration) -> bool {
         let mut count = self.count.lock();
-        while *count > 0 {
-            self.none.wait(&mut count);
-        }
+        !self.none.wait_while_for(&mut count, |count| *count > 0, patience).timed_out()
     }
 }
 
