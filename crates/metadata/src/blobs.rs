@@ -6,7 +6,7 @@ use twinport_oci::{Digest, RepositoryName, UploadId};
 
 use crate::{
     Actor, Error, EventKind, Metadata, Result,
-    db::{Origin, Tx, Value},
+    db::{Dialect, Origin, Tx, Value},
     deletions::{Candidate, Deleted, bury, queue_candidate},
     manifests::check_unheld,
     repositories::{Repository, Target, enter, lock_or_create, lock_shared},
@@ -41,9 +41,9 @@ pub(crate) const LINKED_LOCKED: &str = "SELECT b.size FROM repositories r \
      JOIN blobs b ON b.digest = l.digest WHERE r.path = $1 {for key share}";
 pub(crate) const KNOWN: &str = "SELECT size FROM blobs WHERE digest = $1";
 const STORE: &str = "INSERT INTO blobs (digest, size, state, stored_at_us, verified_at_us) \
-     VALUES ($1, $2, 'live', $3, $3) ON CONFLICT (digest) DO NOTHING RETURNING size";
+     VALUES ($1, $2, 'live', $3, $3) ON CONFLICT (digest) DO NOTHING {returning size}";
 pub(crate) const LINK_LOCK_SHARED: &str =
-    "SELECT 1 FROM blob_links WHERE repository_id = $1 AND digest = $2 {for key share}";
+    "SELECT digest FROM blob_links WHERE repository_id = $1 AND digest = $2 {for key share}";
 pub(crate) const LINK_LOCK_EXCLUSIVE: &str =
     "SELECT 1 FROM blob_links WHERE repository_id = $1 AND digest = $2 {for update}";
 pub(crate) const LINKS_LOCK_SHARED: &str = "SELECT digest FROM blob_links \
@@ -198,8 +198,8 @@ async fn unlink(
 /// Records that this site stores the blob, every byte of it hashed just now. A blob that was here before keeps its
 /// record, since its old bytes were not read; it is no longer condemned.
 pub(crate) async fn store_blob(tx: &mut Tx, digest: &Digest, size: u64) -> Result<()> {
-    let stored = tx.query(STORE, vec![digest.into(), size.into(), tx.now_us().into()]).await?;
-    if stored.is_empty() { keep_known(tx, digest).await } else { Ok(()) }
+    let stored = tx.execute(STORE, vec![digest.into(), size.into(), tx.now_us().into()]).await?;
+    if stored == 0 { keep_known(tx, digest).await } else { Ok(()) }
 }
 
 /// [`store_blob`] and [`lock_link`] in one go.
@@ -210,6 +210,10 @@ async fn store_blob_to_link(tx: &mut Tx, target: &Target, digest: &Digest, size:
         return Ok(false);
     }
     let repository = &target.repository;
+    if tx.dialect() == Dialect::Sqlite {
+        store_blob(tx, digest, size).await?;
+        return lock_link(tx, repository, digest).await;
+    }
     lock_link_name(tx, repository, digest).await?;
     let answers = tx
         .query_each(vec![

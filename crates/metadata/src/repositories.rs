@@ -154,15 +154,15 @@ pub(crate) async fn lock_or_create(tx: &mut Tx, name: &RepositoryName) -> Result
     if let Some(repository) = lock_shared(tx, name).await? {
         return Ok(Target { repository, created: false });
     }
-    let uuid = RepositoryUuid(Uuid::new_v4());
-    let row = tx
-        .query_opt(
-            "INSERT INTO repositories (uuid, path, created_at_us) VALUES ($1, $2, $3) RETURNING id",
+    // By time, so that what is kept by repository is written where the newest ones are, and not all over an index.
+    let uuid = RepositoryUuid(Uuid::now_v7());
+    let id = tx
+        .insert(
+            "INSERT INTO repositories (uuid, path, created_at_us) VALUES ($1, $2, $3) {returning id}",
             vec![uuid.into(), name.as_str().into(), tx.now_us().into()],
         )
-        .await?
-        .ok_or_else(|| Error::Bug("an insert returned no id".to_owned()))?;
-    let repository = Repository { id: row.int(0)?, uuid, name: name.clone() };
+        .await?;
+    let repository = Repository { id, uuid, name: name.clone() };
     Ok(Target { repository, created: true })
 }
 

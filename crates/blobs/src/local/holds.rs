@@ -200,9 +200,7 @@ impl LocalBlobs {
         let published = match statat(&self.blobs, path.data(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat.st_ino,
             Err(Errno::NOENT) => {
-                return Ok(
-                    matches!(spool, SpoolName::Put(_, id) if self.acknowledged.are_of(digest, *id)),
-                );
+                return Ok(matches!(spool, SpoolName::Put(_, id) if self.acknowledged.are_of(digest, *id)));
             }
             Err(e) => return Err(self.blob_error("removing", path, e)),
         };

@@ -83,10 +83,15 @@ impl LocalBlobs {
     /// See [`crate::Blobs::all_placed`].
     pub(crate) async fn all_placed(self: &Arc<Self>) {
         let store = self.clone();
-        let waited = blocking("waiting for blobs to be placed", move || Ok(store.acknowledged.wait_for_none(PATIENCE))).await;
+        let waited = blocking("waiting for blobs to be placed", move || {
+            Ok(store.acknowledged.wait_for_none(PATIENCE))
+        })
+        .await;
         match waited {
             Ok(0) => {}
-            Ok(left) => tracing::warn!(left, "small blobs are in the journal only: the next start puts them in place"),
+            Ok(left) => {
+                tracing::warn!(left, "small blobs are in the journal only: the next start puts them in place")
+            }
             Err(error) => tracing::warn!(%error, "small blobs may be in the journal only"),
         }
     }

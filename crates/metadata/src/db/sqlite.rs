@@ -3,6 +3,11 @@
 //! **Architecture invariant:** nobody is told of a write before the COMMIT that holds it has been synced; a
 //! closure that fails takes no neighbour along, and none escapes its batch.
 
+mod gathered;
+mod wal_file;
+#[cfg(test)]
+mod wal_file_tests;
+
 use std::{
     collections::VecDeque,
     future::Future,
@@ -67,9 +72,11 @@ pub(crate) struct SqliteDb {
 impl SqliteDb {
     /// Opens or creates the file and starts its writer thread.
     pub(super) fn open(path: &Path, clock: &Clock, signals: LogSignals) -> Result<Self> {
-        let connection = Connection::open(path).map_err(|error| {
-            Error::Refused(format!("cannot open the database {}: {error}", path.display()))
-        })?;
+        let flags = OpenFlags::default();
+        let connection =
+            Connection::open_with_flags_and_vfs(path, flags, wal_file::name()?).map_err(|error| {
+                Error::Refused(format!("cannot open the database {}: {error}", path.display()))
+            })?;
         keep_plans(&connection)?;
         connection.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA busy_timeout = 5000; PRAGMA temp_store = MEMORY;",

@@ -129,6 +129,19 @@ impl Tx {
         }
     }
 
+    /// Inserts a row by a text that ends in `{returning …}`; the id that the database gave it. SQLite would make a table of what
+    /// it returns, for each statement, and knows the id without.
+    pub(crate) async fn insert(&mut self, sql: &'static str, params: Vec<Value>) -> Result<i64> {
+        if self.dialect() == Dialect::Postgres {
+            return self.query_opt(sql, params).await?.ok_or_else(no_id)?.int(0);
+        }
+        self.execute(sql, params).await?;
+        match &self.session {
+            Session::Sqlite(connection) => Ok(connection.last_insert_rowid()),
+            Session::Postgres(_) => Err(no_id()),
+        }
+    }
+
     /// Runs a statement whose answer nobody needs. On PostgreSQL its error may come with a later statement, or with
     /// the commit: the transaction fails either way.
     pub(crate) async fn send(&mut self, sql: &'static str, params: Vec<Value>) -> Result<()> {
@@ -355,10 +368,10 @@ impl Tx {
         position: LogPosition,
         hash: [u8; 32],
     ) -> Result<Change> {
-        let row = self
-            .query_opt(
+        let event_id = self
+            .insert(
                 "INSERT INTO events (epoch, owner, seq, hash, repository, body) VALUES ($1, $2, $3, $4, $5, $6) \
-                 RETURNING event_id",
+                 {returning event_id}",
                 vec![
                     position.epoch.number.into(),
                     position.epoch.owner.into(),
@@ -368,9 +381,8 @@ impl Tx {
                     body.into(),
                 ],
             )
-            .await?
-            .ok_or_else(no_id)?;
-        Ok(Change { event_id: row.int(0)?, position: Some(position) })
+            .await?;
+        Ok(Change { event_id, position: Some(position) })
     }
 
     /// The head of the log, as this transaction sees it; on a secondary, the cursor.
