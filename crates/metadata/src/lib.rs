@@ -13,6 +13,7 @@ mod db;
 mod deletions;
 mod error;
 mod event;
+mod fresh_sessions;
 mod join_tokens;
 mod leases;
 mod listing;

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::{
     Clock, Database, Epoch, EpochRecord, Error, Incarnation, LogHead, Result,
     db::{Db, Dialect},
+    fresh_sessions::FreshSessions,
     migrations::{self, SchemaChange},
     sequencer::Sequencer,
     site::{self, LastAnswer},
@@ -27,6 +28,7 @@ pub struct Metadata {
     pub(crate) db: Db,
     pub(crate) clock: Clock,
     pub(crate) upload_ids: UploadIds,
+    pub(crate) fresh_sessions: Arc<FreshSessions>,
     /// This run of this process, among the nodes of the site.
     pub(crate) node: Uuid,
     /// Numbers events on PostgreSQL; SQLite numbers them as it writes them.
@@ -51,8 +53,15 @@ impl Metadata {
             }
         };
         let upload_ids = UploadIds::new(&site::signing_key(&db).await?);
-        let metadata =
-            Self { db, clock: options.clock, upload_ids, node, sequencer, writable: Arc::default() };
+        let metadata = Self {
+            db,
+            clock: options.clock,
+            upload_ids,
+            fresh_sessions: Arc::default(),
+            node,
+            sequencer,
+            writable: Arc::default(),
+        };
         if let Db::Postgres(postgres, _) = &metadata.db {
             postgres.continuity().belongs_to(metadata.site().await?.incarnation);
         }

@@ -9,7 +9,7 @@ use twinport_oci::{RepositoryName, UploadId};
 
 use crate::{
     Error, Metadata, Result,
-    db::{Row, Tx, Value},
+    db::{Dialect, Row, Tx, Value},
     upload_ids::LIFETIME_US,
 };
 
@@ -77,7 +77,11 @@ impl Metadata {
     #[must_use]
     pub fn begin_upload(&self, repository: &RepositoryName) -> UploadSession {
         let now_us = self.clock().now_us();
-        unstored(self.upload_ids.issue(repository, now_us), repository, now_us)
+        let id = self.upload_ids.issue(repository, now_us);
+        if self.db.dialect() == Dialect::Sqlite {
+            self.fresh_sessions.begin(id);
+        }
+        unstored(id, repository, now_us)
     }
 
     /// The session, if it is this repository's and has not ended.
@@ -85,6 +89,9 @@ impl Metadata {
     /// # Errors
     /// Those of the database.
     pub async fn upload(&self, repository: &RepositoryName, id: &UploadId) -> Result<Option<UploadSession>> {
+        if self.fresh_sessions.contain(id) {
+            return Ok(self.issued(repository, id));
+        }
         match self.db.query_opt(FIND, vec![id.0.into(), repository.as_str().into()]).await? {
             Some(row) if row.opt_int(5)?.is_some() => Ok(None),
             Some(row) => UploadSession::from_row(&row, *id, repository).map(Some),
@@ -109,6 +116,7 @@ impl Metadata {
         offset: u64,
         hash_state: impl Into<Bytes>,
     ) -> Result<UploadSession> {
+        self.fresh_sessions.forget(&session.id);
         let now_us = self.clock().now_us();
         let mut advanced = UploadSession {
             offset,
@@ -148,6 +156,7 @@ impl Metadata {
     /// # Errors
     /// Those of the database.
     pub async fn cancel_upload(&self, repository: &RepositoryName, id: &UploadId) -> Result<bool> {
+        self.fresh_sessions.forget(id);
         let now_us = self.clock().now_us();
         let key: Vec<Value> = vec![id.0.into(), repository.as_str().into(), now_us.into()];
         let unstored = self.issued(repository, id).is_some();
