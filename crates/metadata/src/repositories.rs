@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     Actor, Error, Event, EventKind, Metadata, RepositoryUuid, Result,
-    db::{Origin, Row, Tx, Value},
+    db::{Dialect, Origin, Row, Tx, Value},
 };
 
 pub(crate) use self::removal::{Leftover, Outcome as Removal, remove};
@@ -138,7 +138,7 @@ pub(crate) async fn enter(tx: &mut Tx, name: &RepositoryName) -> Result<(Origin,
     let (origin, found) = tx.guard_origin_and(vec![(LOCK_SHARED, vec![name.as_str().into()])]).await?;
     let target = match found.iter().flatten().next() {
         Some(row) => Target { repository: Repository::from_row(row, name)?, created: false },
-        None => lock_or_create(tx, name).await?,
+        None => lock_path_and_create(tx, name).await?,
     };
     Ok((origin, target))
 }
@@ -146,13 +146,21 @@ pub(crate) async fn enter(tx: &mut Tx, name: &RepositoryName) -> Result<(Origin,
 /// Locks the repository at `name`, or makes it. Before any other row lock of the transaction; when all of those
 /// are held, the caller calls [`Target::log_creation`].
 pub(crate) async fn lock_or_create(tx: &mut Tx, name: &RepositoryName) -> Result<Target> {
-    if let Some(repository) = lock_shared(tx, name).await? {
-        return Ok(Target { repository, created: false });
+    match lock_shared(tx, name).await? {
+        Some(repository) => Ok(Target { repository, created: false }),
+        None => lock_path_and_create(tx, name).await,
     }
-    lock_path(tx, name).await?;
-    // Whoever held the name before may have made it.
-    if let Some(repository) = lock_shared(tx, name).await? {
-        return Ok(Target { repository, created: false });
+}
+
+/// Makes the repository at `name`, where there was none a moment ago.
+async fn lock_path_and_create(tx: &mut Tx, name: &RepositoryName) -> Result<Target> {
+    // SQLite has one writer: nobody can have made it since.
+    if tx.dialect() == Dialect::Postgres {
+        lock_path(tx, name).await?;
+        // Whoever held the name before may have made it.
+        if let Some(repository) = lock_shared(tx, name).await? {
+            return Ok(Target { repository, created: false });
+        }
     }
     // By time, so that what is kept by repository is written where the newest ones are, and not all over an index.
     let uuid = RepositoryUuid(Uuid::now_v7());

@@ -10,6 +10,9 @@ use crate::Clock;
 /// When the statement began: the same throughout it, so that plans may take it for a constant.
 pub(crate) const DATABASE_NOW: &str = "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000000 AS BIGINT)";
 
+/// The table whose one row says where the log ends.
+const LOG_HEAD: &str = "log_head";
+
 /// Which SQL a text is rewritten to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
@@ -31,7 +34,15 @@ impl Dialect {
 #[derive(Debug)]
 pub(super) struct Texts {
     dialect: Dialect,
-    known: RwLock<HashMap<(usize, usize), Arc<str>>>,
+    known: RwLock<HashMap<(usize, usize), Known>>,
+}
+
+/// A rewritten text.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) text: Arc<str>,
+    /// Whether it names the head of the log.
+    pub(super) names_head: bool,
 }
 
 impl Texts {
@@ -40,13 +51,18 @@ impl Texts {
     }
 
     pub(super) fn of(&self, sql: &'static str) -> Arc<str> {
+        self.known(sql).text
+    }
+
+    pub(super) fn known(&self, sql: &'static str) -> Known {
         let key = (sql.as_ptr() as usize, sql.len());
-        if let Some(text) = self.known.read().get(&key) {
-            return Arc::clone(text);
+        if let Some(known) = self.known.read().get(&key) {
+            return known.clone();
         }
-        let text: Arc<str> = rewrite(sql, self.dialect).into();
-        self.known.write().insert(key, Arc::clone(&text));
-        text
+        let text = rewrite(sql, self.dialect);
+        let known = Known { names_head: text.contains(LOG_HEAD), text: text.into() };
+        self.known.write().insert(key, known.clone());
+        known
     }
 }
 

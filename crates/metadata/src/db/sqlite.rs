@@ -4,9 +4,9 @@
 //! closure that fails takes no neighbour along, and none escapes its batch.
 
 mod gathered;
-mod wal_file;
 #[cfg(test)]
-mod wal_file_tests;
+mod tests;
+mod wal_file;
 
 use std::{
     collections::VecDeque,
@@ -354,6 +354,7 @@ impl Writer {
         run: fn(&mut Self, &mut dyn Job) -> Result<(), Abandoned>,
     ) -> Result<(), Abandoned> {
         self.tx.moved_head = None;
+        self.tx.head_unwritten = false;
         self.tx.originator = None;
         self.control("BEGIN IMMEDIATE")?;
         for job in batch.iter_mut() {
@@ -362,7 +363,7 @@ impl Writer {
                 return Err(abandoned);
             }
         }
-        let committed = self.control("COMMIT");
+        let committed = self.tx.write_head().and_then(|()| self.control("COMMIT"));
         if committed.is_err() {
             self.roll_back();
         }
@@ -376,7 +377,7 @@ impl Writer {
         let outcome = job.run(&mut self.tx);
         self.check_open(&outcome)?;
         if outcome.is_err() {
-            self.tx.moved_head = head;
+            self.tx.restore_head(head);
             self.tx.originator = None;
             if self.connection()?.total_changes() != before {
                 return Err(Abandoned::TraceLeft);
@@ -392,7 +393,7 @@ impl Writer {
         let outcome = job.run(&mut self.tx);
         self.check_open(&outcome)?;
         if outcome.is_err() {
-            self.tx.moved_head = head;
+            self.tx.restore_head(head);
             self.tx.originator = None;
             self.control("ROLLBACK TO closure")?;
         }
@@ -409,7 +410,7 @@ impl Writer {
     }
 
     fn roll_back(&mut self) {
-        self.tx.moved_head = None;
+        self.tx.restore_head(None);
         if self.connection().is_ok_and(|connection| !connection.is_autocommit())
             && let Err(error) = self.control("ROLLBACK")
         {

@@ -25,6 +25,9 @@ pub(crate) struct Tx {
     pub(super) appended: Vec<Appended>,
     /// This transaction moved the head of the log.
     pub(super) moved_head: Option<LogHead>,
+    /// On SQLite, whose batches move it with every event: its row is not written yet. It is before any statement that names
+    /// it, and before the commit.
+    pub(super) head_unwritten: bool,
     /// On SQLite, where nobody else writes: that this site may originate events, as this transaction found.
     pub(super) originator: Option<Originator>,
     /// This transaction changed the site's own row.
@@ -93,6 +96,7 @@ impl Tx {
             clock,
             appended: Vec::new(),
             moved_head: None,
+            head_unwritten: false,
             originator: None,
             changed_site: false,
         }
@@ -118,7 +122,7 @@ impl Tx {
     /// Runs a statement; how many rows it changed.
     pub(crate) async fn execute(&mut self, sql: &'static str, params: Vec<Value>) -> Result<u64> {
         self.note_change_of_site(sql);
-        let text = self.texts.of(sql);
+        let text = self.text(sql)?;
         match &mut self.session {
             Session::Sqlite(connection) => {
                 let changed =
@@ -151,7 +155,7 @@ impl Tx {
     /// [`Self::send`] for each set of parameters.
     pub(crate) async fn send_each(&mut self, sql: &'static str, sets: Vec<Vec<Value>>) -> Result<()> {
         self.note_change_of_site(sql);
-        let text = self.texts.of(sql);
+        let text = self.text(sql)?;
         match &mut self.session {
             Session::Sqlite(connection) => {
                 let mut statement = connection.prepare_cached(&text)?;
@@ -170,7 +174,7 @@ impl Tx {
 
     /// Reads rows.
     pub(crate) async fn query(&mut self, sql: &'static str, params: Vec<Value>) -> Result<Vec<Row>> {
-        let text = self.texts.of(sql);
+        let text = self.text(sql)?;
         match &mut self.session {
             Session::Sqlite(connection) => query_sqlite(connection, &text, &params),
             Session::Postgres(session) => session.query(&text, &params).await,
@@ -182,16 +186,15 @@ impl Tx {
         &mut self,
         reads: Vec<(&'static str, Vec<Value>)>,
     ) -> Result<Vec<Vec<Row>>> {
+        let reads = reads
+            .into_iter()
+            .map(|(sql, params)| Ok((self.text(sql)?, params)))
+            .collect::<Result<Vec<_>>>()?;
         match &mut self.session {
-            Session::Sqlite(connection) => reads
-                .iter()
-                .map(|(sql, params)| query_sqlite(connection, &self.texts.of(sql), params))
-                .collect(),
-            Session::Postgres(session) => {
-                let reads: Vec<_> =
-                    reads.into_iter().map(|(sql, params)| (self.texts.of(sql), params)).collect();
-                session.query_each(&reads).await
+            Session::Sqlite(connection) => {
+                reads.iter().map(|(text, params)| query_sqlite(connection, text, params)).collect()
             }
+            Session::Postgres(session) => session.query_each(&reads).await,
         }
     }
 
@@ -204,10 +207,39 @@ impl Tx {
     pub(crate) async fn script(&mut self, sql: &'static str) -> Result<()> {
         // It may do anything.
         self.forget_originator();
+        self.write_head()?;
         match &mut self.session {
             Session::Sqlite(connection) => Ok(connection.execute_batch(sql)?),
             Session::Postgres(session) => session.script(sql).await,
         }
+    }
+
+    /// A statement as this database has it, which finds the head of the log where this transaction moved it.
+    fn text(&mut self, sql: &'static str) -> Result<Arc<str>> {
+        let known = self.texts.known(sql);
+        if known.names_head {
+            self.write_head()?;
+        }
+        Ok(known.text)
+    }
+
+    /// The head of the log is again where it was before a closure failed; whether its row says so is not known.
+    pub(super) fn restore_head(&mut self, head: Option<LogHead>) {
+        self.moved_head = head;
+        self.head_unwritten = head.is_some();
+    }
+
+    /// Writes where the head of the log has moved to, if that is owed.
+    pub(super) fn write_head(&mut self) -> Result<()> {
+        let (true, Some(head), Session::Sqlite(connection)) =
+            (self.head_unwritten, self.moved_head, &self.session)
+        else {
+            return Ok(());
+        };
+        let mut statement = connection.prepare_cached(&self.texts.of(MOVE_HEAD))?;
+        statement.execute(rusqlite::params_from_iter(head_row(&head).iter()))?;
+        self.head_unwritten = false;
+        Ok(())
     }
 
     /// What was found out about this site may hold no longer.
@@ -401,19 +433,24 @@ impl Tx {
     /// Moves the head of the log; readers are told after the commit.
     pub(crate) async fn set_head(&mut self, head: &LogHead) -> Result<()> {
         self.originator = self.originator.take().filter(|found| found.epoch == head.position.epoch);
-        self.send(
-            "UPDATE log_head SET epoch = $1, owner = $2, seq = $3, hash = $4 WHERE id = 1",
-            vec![
-                head.position.epoch.number.into(),
-                head.position.epoch.owner.into(),
-                head.position.seq.into(),
-                head.hash.into(),
-            ],
-        )
-        .await?;
+        if self.dialect() == Dialect::Postgres {
+            self.send(MOVE_HEAD, head_row(head).into()).await?;
+        }
+        self.head_unwritten = self.dialect() == Dialect::Sqlite;
         self.moved_head = Some(*head);
         Ok(())
     }
+}
+
+const MOVE_HEAD: &str = "UPDATE log_head SET epoch = $1, owner = $2, seq = $3, hash = $4 WHERE id = 1";
+
+fn head_row(head: &LogHead) -> [Value; 4] {
+    [
+        head.position.epoch.number.into(),
+        head.position.epoch.owner.into(),
+        head.position.seq.into(),
+        head.hash.into(),
+    ]
 }
 
 fn no_id() -> Error {

@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use super::on_sqlite;
-use crate::{Error, Metadata, Result};
+use crate::{Error, EventKind, Metadata, Result};
 
 /// Holds the writer until everything given is queued behind it, so that it shares one batch.
 async fn in_one_batch<T: Send + 'static>(
@@ -152,6 +152,43 @@ async fn s15_no_closure_originates_events_by_a_right_that_its_neighbours_took_or
     let answers = in_one_batch(&site.metadata, vec![job(Some(GO_ON), ok), asks()]).await;
     assert!(matches!(answers[..], [Ok(()), Ok(())]), "{answers:?}");
     site.metadata.check_writable().await.unwrap();
+}
+
+/// The head's row is written once for all closures of a batch, and before any of them looks at it.
+#[tokio::test]
+async fn s15_the_head_of_the_log_is_where_the_events_that_stayed_end() {
+    const SEQ: &str = "SELECT seq FROM log_head WHERE id = 1";
+    let site = on_sqlite().await;
+    let job = |looks: bool, then: fn() -> Result<()>| {
+        let db = site.metadata.db.clone();
+        async move {
+            db.write(move |tx| {
+                Box::pin(async move {
+                    let origin = tx.guard_origin().await?;
+                    let change = tx.append(&origin.event(EventKind::SiteChanged)).await?;
+                    let appended = change.position.map(|position| position.seq).unwrap();
+                    let seen = if looks { tx.query(SEQ, vec![]).await?[0].int(0)? } else { appended };
+                    then().map(|()| (appended, seen))
+                })
+            })
+            .await
+        }
+    };
+    let ok: fn() -> Result<()> = || Ok(());
+    for looks in [false, true] {
+        let before = site.metadata.log_head().await.unwrap().position.seq;
+        let jobs = vec![job(false, ok), job(looks, ok), job(looks, fails), job(false, ok), job(true, fails)];
+        let answers = in_one_batch(&site.metadata, jobs).await;
+        let seqs = [before + 1, before + 2, before + 3];
+        let stayed: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
+        assert_eq!(stayed, seqs.each_ref().map(|seq| (*seq, *seq)).iter().collect::<Vec<_>>());
+
+        let head = site.metadata.log_head().await.unwrap();
+        let last = "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1";
+        let last = &site.metadata.db.query(last, vec![]).await.unwrap()[0];
+        assert_eq!((head.position.seq, head.hash), (before + 3, last.hash(1).unwrap()));
+        assert_eq!(last.int(0).unwrap(), before + 3);
+    }
 }
 
 #[tokio::test]
