@@ -232,8 +232,9 @@ impl Blobs {
         }
     }
 
-    /// Checks, stores and publishes a small whole blob in one hop, durably. Answers the spool that keeps its name
-    /// until the caller, having committed, discards it; in a bucket it names nothing.
+    /// Checks, stores and publishes a small whole blob in one hop, durably: it can be read, though its file may be on its way
+    /// ([`Blobs::all_placed`]). Answers the spool that keeps its name until the caller, having committed, discards it; in a
+    /// bucket it names nothing.
     ///
     /// # Errors
     /// [`Error::DigestMismatch`], [`Error::NoSpace`], [`Error::Io`]: nothing is left behind.

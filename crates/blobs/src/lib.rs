@@ -1,6 +1,6 @@
 //! Bytes by digest: spools where an upload gathers, durable publishing, ranged and mapped reads, scans.
 //! Guards: a published file holds exactly the bytes of its digest, is never written again, and is on the
-//! disk (data, entry and parents) before [`Blobs::publish`] or [`Blobs::put`] returns.
+//! disk (data, entry and parents, or its bytes in a journal) before [`Blobs::publish`] or [`Blobs::put`] returns.
 //!
 //! In a bucket: it is written as a whole, and the storage has answered that it keeps it.
 //!

@@ -1,8 +1,8 @@
-//! Small blobs on their way to their places: their bytes are durable here, many with one sync, before they are written
-//! where they belong, and leave when all of that is on the disk too.
+//! Small blobs on their way to their places: their bytes are durable here, many with one sync, which is when they are
+//! acknowledged; then they are written where they belong, and leave when all of that is on the disk too.
 //! Guards: until a segment is emptied, everything it acknowledged can be put in place again from it, after a crash at any
-//! moment. Memory: two batches of 4 MiB at most, one of them a second time as it is written, and about 50 bytes for each blob
-//! of the segments in use; a segment, 16 MiB, while one is read after a crash.
+//! moment. Memory: three batches of 4 MiB at most, gathering, being written and being placed, one of them a second time as it is
+//! written, and about 50 bytes for each blob of the segments in use; a segment, 16 MiB, while one is read after a crash.
 
 mod acknowledged;
 mod placer;
