@@ -3,6 +3,7 @@
 
 mod activity;
 mod connection;
+mod loopback;
 mod request_body;
 mod stream;
 mod tls;
@@ -237,6 +238,7 @@ impl Socket {
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "could not set TCP_NODELAY");
                     }
+                    loopback::send_unpaced(&stream, address.ip());
                     Accepted::Tcp(stream, address)
                 }),
                 Self::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
