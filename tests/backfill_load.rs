@@ -42,32 +42,28 @@ async fn a_backfill_next_to_pulls_and_pushes_brings_everything_on_postgresql() -
 }
 
 async fn backfill_next_to_load(kind: &str) -> anyhow::Result<()> {
-    let Some(test) = Test::start(kind).await? else {
-        println!("skip backfill next to load on {kind}: it is not installed");
-        return Ok(());
-    };
-    let test = Arc::new(test);
-    Arc::clone(&test).push_images().await?;
     let (mut idle, mut loaded) = (Latencies::default(), Latencies::default());
-    for round in 0..number("TWINPORT_TEST_ROUNDS", 1) {
+    for _ in 0..number("TWINPORT_TEST_ROUNDS", 1) {
+        // Two new sites each time: what is pushed next to one backfill would be part of another's.
+        let Some(test) = Test::start(kind).await? else {
+            println!("skip backfill next to load on {kind}: it is not installed");
+            return Ok(());
+        };
+        let test = Arc::new(test);
+        Arc::clone(&test).push_images().await?;
         let window = Duration::from_secs(number("TWINPORT_TEST_SECONDS", 2));
         idle.add(Arc::clone(&test).under_load(sleep(window)).await?.0);
-        // A site of its own each time: it has nothing yet.
-        let data = test.folder.path().join(format!("tokyo-{round}"));
         let database = site_database(kind).await?.context("a second database")?;
-        let secondary = SiteProcess::start(&test.binary, &data, database)?;
+        let secondary = SiteProcess::start(&test.binary, &test.folder.path().join("tokyo"), database)?;
         let began = Instant::now();
-        let (while_joining, backfilled) =
-            Arc::clone(&test).under_load(test.backfill(&secondary, round)).await?;
-        backfilled?;
+        let (while_joining, backfilled) = Arc::clone(&test).under_load(test.backfill(&secondary)).await?;
         println!(
             "figure: backfill on {kind}: {} images in {:.1} s next to the load",
-            test.images,
+            backfilled?,
             began.elapsed().as_secs_f64()
         );
         loaded.add(while_joining);
         test.everything_is_at(&secondary).await?;
-        test.primary.json(&["site", "remove", &format!("tokyo-{round}")])?;
     }
     report(kind, "pulls", &idle.pulls, &loaded.pulls)?;
     report(kind, "pushes", &idle.pushes, &loaded.pushes)
@@ -160,13 +156,12 @@ impl Test {
         Ok((Latencies { pulls: pulls.await??, pushes: pushes.await?? }, done))
     }
 
-    /// Joins a new site and waits until it has, verified, what was there before it.
-    async fn backfill(&self, secondary: &SiteProcess, round: u64) -> anyhow::Result<()> {
+    /// Joins a new site and waits until it has, verified, what was there before it: so many images.
+    async fn backfill(&self, secondary: &SiteProcess) -> anyhow::Result<u64> {
         let there = self.images + self.pushed.load(Ordering::SeqCst);
-        let name = format!("tokyo-{round}");
         // The commands wait for their answers; the load goes on beside them.
-        tokio::task::block_in_place(|| self.primary.join("paris", secondary, &name))?;
-        let deadline = Instant::now() + Duration::from_secs(300);
+        tokio::task::block_in_place(|| self.primary.join("paris", secondary, "tokyo"))?;
+        let deadline = Instant::now() + Duration::from_secs(600);
         while arrived(secondary).await? < i64::try_from(there)? {
             ensure!(
                 Instant::now() < deadline,
@@ -176,7 +171,7 @@ impl Test {
             );
             sleep(Duration::from_millis(200)).await;
         }
-        Ok(())
+        Ok(there)
     }
 
     /// All images, those pushed meanwhile too, verified and with nothing failed; a sample is pulled.
