@@ -64,6 +64,7 @@ async fn backfill_next_to_load(kind: &str) -> anyhow::Result<()> {
         );
         loaded.add(while_joining);
         test.everything_is_at(&secondary).await?;
+        test.primary.json(&["site", "remove", "tokyo"])?;
     }
     report(kind, "pulls", &idle.pulls, &loaded.pulls)?;
     report(kind, "pushes", &idle.pushes, &loaded.pushes)
@@ -161,7 +162,7 @@ impl Test {
         let there = self.images + self.pushed.load(Ordering::SeqCst);
         // The commands wait for their answers; the load goes on beside them.
         tokio::task::block_in_place(|| self.primary.join("paris", secondary, "tokyo"))?;
-        let deadline = Instant::now() + Duration::from_secs(600);
+        let deadline = Instant::now() + Duration::from_secs(300);
         while arrived(secondary).await? < i64::try_from(there)? {
             ensure!(
                 Instant::now() < deadline,
