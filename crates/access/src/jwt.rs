@@ -23,6 +23,8 @@ mod verifying_key;
 #[cfg(test)]
 mod forged;
 #[cfg(test)]
+mod genuine;
+#[cfg(test)]
 mod minted;
 
 pub use access::{AccessEntry, Project};

@@ -161,3 +161,15 @@ pub(super) fn x5c(chain: &[Vec<u8>], algorithm: &str) -> Value {
     let texts: Vec<String> = chain.iter().map(|der| STANDARD.encode(der)).collect();
     json!({"typ": "JWT", "alg": algorithm, "x5c": texts})
 }
+
+pub(super) fn signed(header: &Value, claims: &Value) -> String {
+    GITLAB.token(header, claims)
+}
+
+pub(super) fn claim(field: &str, value: Value) -> String {
+    signed(&header(), &with(claims(), field, Some(value)))
+}
+
+pub(super) fn no_claim(field: &str) -> String {
+    signed(&header(), &with(claims(), field, None))
+}
