@@ -3,10 +3,13 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::{Context as _, bail};
-use tokio_postgres::types::Type;
+use anyhow::{Context as _, bail, ensure};
+use tokio_postgres::{error::SqlState, types::Type};
 
 use crate::SiteDatabase;
+
+/// How often statements are run again after a deadlock: as often as a node does.
+const DEADLOCKS: u32 = 10;
 
 /// One value of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +100,8 @@ async fn postgres_rows(url: &str, query: &str) -> anyhow::Result<Vec<Vec<Field>>
     found.iter().map(postgres_row).collect()
 }
 
-/// Runs statements in a site's database in PostgreSQL.
+/// Runs statements in one transaction in a site's database in PostgreSQL, again where they lose a deadlock to the
+/// site that works meanwhile, as a node does with its changes of the schema.
 ///
 /// # Errors
 /// When the database refuses, or is SQLite.
@@ -105,7 +109,11 @@ pub(crate) async fn alter(database: &SiteDatabase, statements: &str) -> anyhow::
     let SiteDatabase::Postgres(url) = database else { bail!("the site is not on PostgreSQL") };
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
     let connection = tokio::spawn(connection);
-    client.batch_execute(statements).await?;
+    let mut deadlocks = 0;
+    while let Err(error) = client.batch_execute(statements).await {
+        ensure!(error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED) && deadlocks < DEADLOCKS, error);
+        deadlocks += 1;
+    }
     drop(client);
     Ok(connection.await??)
 }

@@ -26,8 +26,31 @@ use super::{
 };
 use crate::{Clock, Error, Result, leases::Fence};
 
-/// How often a transaction that lost a conflict (40001, 40P01) is run again.
+/// How often what lost a conflict (40001, 40P01) is run again.
 const CONFLICT_RETRIES: u32 = 10;
+
+/// The conflicts that one transaction, or one read, has lost.
+#[derive(Debug, Default)]
+struct Conflicts {
+    lost: u32,
+}
+
+impl Conflicts {
+    /// Waits a little before what lost is run again.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] with the last reason, once it lost too often.
+    async fn pause(&mut self, reason: String) -> Result<()> {
+        if self.lost == CONFLICT_RETRIES {
+            return Err(Error::Unavailable(reason));
+        }
+        self.lost += 1;
+        tracing::debug!(%reason, lost = self.lost, "conflict, running it again");
+        let jitter = rand::rng().random_range(1..=5 * u64::from(self.lost));
+        tokio::time::sleep(Duration::from_millis(jitter)).await;
+        Ok(())
+    }
+}
 
 /// A site's PostgreSQL database, as clients use it or as replication does.
 #[derive(Debug)]
@@ -82,8 +105,15 @@ impl PostgresDb {
         self.pool.session().await
     }
 
+    /// A read on its own. It too can lose a conflict: a schema change beside it wants the tables in another order.
     pub(super) async fn query(&self, sql: &'static str, params: &[Value]) -> Result<Vec<Row>> {
-        self.session().await?.query(&self.texts.of(sql), params).await
+        let mut conflicts = Conflicts::default();
+        loop {
+            match self.session().await?.query(&self.texts.of(sql), params).await {
+                Err(Error::Conflict(reason)) => conflicts.pause(reason).await?,
+                answer => return answer,
+            }
+        }
     }
 
     pub(super) async fn has_table(&self, name: &str) -> Result<bool> {
@@ -95,26 +125,26 @@ impl PostgresDb {
     where
         F: for<'t> FnMut(&'t mut Tx) -> TxFuture<'t, T>,
     {
-        let (mut tx, answer) =
-            self.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", None, &mut reads).await?;
-        session_of(&mut tx)?.roll_back().await?;
-        answer
+        let mut conflicts = Conflicts::default();
+        loop {
+            let (mut tx, answer) =
+                self.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", None, &mut reads).await?;
+            session_of(&mut tx)?.roll_back().await?;
+            match answer {
+                Err(Error::Conflict(reason)) => conflicts.pause(reason).await?,
+                answer => return answer,
+            }
+        }
     }
 
     pub(super) async fn write<T, F>(&self, fence: Option<&Fence>, mut closure: F) -> Result<T>
     where
         F: for<'t> FnMut(&'t mut Tx) -> TxFuture<'t, T>,
     {
-        let mut conflicts = 0;
+        let mut conflicts = Conflicts::default();
         loop {
             match self.attempt(fence, &mut closure).await {
-                Err(Error::Conflict(reason)) if conflicts < CONFLICT_RETRIES => {
-                    conflicts += 1;
-                    tracing::debug!(%reason, conflicts, "transaction conflict, running it again");
-                    let jitter = rand::rng().random_range(1..=5 * u64::from(conflicts));
-                    tokio::time::sleep(Duration::from_millis(jitter)).await;
-                }
-                Err(Error::Conflict(reason)) => return Err(Error::Unavailable(reason)),
+                Err(Error::Conflict(reason)) => conflicts.pause(reason).await?,
                 answer => return answer,
             }
         }

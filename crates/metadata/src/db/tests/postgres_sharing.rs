@@ -94,6 +94,8 @@ async fn connections_that_rest_or_are_old_are_closed() {
     note(&metadata, "x", "after").await.unwrap();
 }
 
+const DEADLOCK: &str = "DO $$ BEGIN RAISE 'deadlock' USING ERRCODE = '40P01'; END $$";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn s11_a_transaction_that_the_server_aborts_is_run_again_also_at_its_commit() {
     const TRIES: &str = "CREATE SEQUENCE tries; CREATE TABLE scratch (id BIGINT); \
@@ -102,7 +104,6 @@ async fn s11_a_transaction_that_the_server_aborts_is_run_again_also_at_its_commi
          CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON scratch DEFERRABLE INITIALLY DEFERRED \
            FOR EACH ROW EXECUTE FUNCTION abort_once()";
     const SERIALIZATION: &str = "DO $$ BEGIN RAISE 'serialization' USING ERRCODE = '40001'; END $$";
-    const DEADLOCK: &str = "DO $$ BEGIN RAISE 'deadlock' USING ERRCODE = '40P01'; END $$";
     let Some(address) = postgres_address().await else { return };
     let metadata = open_postgres(PostgresOptions::parse(&address).unwrap()).await.unwrap();
     metadata.db.script(TRIES).await.unwrap();
@@ -126,4 +127,29 @@ async fn s11_a_transaction_that_the_server_aborts_is_run_again_also_at_its_commi
     assert_eq!(checked_log(&metadata).await.len(), 1, "what was aborted left nothing");
     let rows = metadata.db.query("SELECT last_value FROM tries", vec![]).await.unwrap();
     assert_eq!(rows[0].int(0).unwrap(), 2, "the commit was tried twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_the_server_aborts_is_run_again() {
+    // A sequence does not go back with its transaction: every other call fails.
+    const ABORTS: &str = "CREATE SEQUENCE calls; CREATE FUNCTION abort_every_other() RETURNS bigint LANGUAGE plpgsql AS $$ \
+         DECLARE call bigint := nextval('calls'); \
+         BEGIN IF call % 2 = 1 THEN RAISE 'deadlock' USING ERRCODE = '40P01'; END IF; RETURN call; END $$";
+    const READ: &str = "SELECT abort_every_other()";
+    let Some(address) = postgres_address().await else { return };
+    let metadata = open_postgres(PostgresOptions::parse(&address).unwrap()).await.unwrap();
+    metadata.db.script(ABORTS).await.unwrap();
+    let rows = metadata.db.query(READ, vec![]).await.unwrap();
+    assert_eq!(rows[0].int(0).unwrap(), 2);
+    let mut attempts = 0;
+    let read = metadata.db.snapshot(move |tx| {
+        attempts += 1;
+        Box::pin(async move {
+            if attempts == 1 {
+                tx.script(DEADLOCK).await?;
+            }
+            Ok(attempts)
+        })
+    });
+    assert_eq!(read.await.unwrap(), 2);
 }
