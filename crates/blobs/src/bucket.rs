@@ -22,7 +22,6 @@ mod stale;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::thread::available_parallelism;
 
 use bytes::Bytes;
 use object_store::aws::AmazonS3;
@@ -33,6 +32,7 @@ use tokio::sync::Semaphore;
 use self::keys::Keys;
 pub(crate) use self::read::RemoteBlob;
 pub use self::settings::{Encryption, Hidden, S3Settings};
+use crate::batch_threads::BatchThreads;
 use crate::{Error, Result, SpoolName};
 
 /// Publications that join small segments at one time, each with at most 10 MiB in memory.
@@ -53,8 +53,7 @@ pub struct BucketBlobs {
     /// Spools that a call of this process works on: a courtesy to a second writer, who would only lose.
     busy: Mutex<HashSet<SpoolName>>,
     appending: AtomicUsize,
-    /// Batches hashed at one time: as many as there are cores, so that requests get their share.
-    hashing: Arc<Semaphore>,
+    batch_threads: BatchThreads,
     joining: Semaphore,
     reading_ahead: Arc<Semaphore>,
     /// Parts that the server copies for this process at one time.
@@ -73,7 +72,7 @@ impl BucketBlobs {
             http,
             busy: Mutex::default(),
             appending: AtomicUsize::new(0),
-            hashing: Arc::new(Semaphore::new(available_parallelism().map_or(2, usize::from))),
+            batch_threads: BatchThreads::new()?,
             joining: Semaphore::new(JOINING),
             reading_ahead: Arc::new(Semaphore::new(READING_AHEAD)),
             copying: Semaphore::new(settings.copy_concurrency.max(1)),

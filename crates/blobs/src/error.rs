@@ -39,6 +39,8 @@ pub enum Error {
     OutOfRange { start: u64, end: u64, size: u64 },
     #[error("{doing} {}: {source}", path.display())]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot prepare the threads that hash uploads: {0}")]
+    Threads(#[source] io::Error),
     #[error("{} does not hold an incarnation (a UUID): restore the file or remove it", path.display())]
     Marker { path: PathBuf },
     #[error("{} cannot hold hard links ({source}): use a local file system such as ext4 or XFS", path.display())]

@@ -7,6 +7,7 @@
 //! Which blobs *exist* is the metadata's business: a file here that no row names is not a blob yet.
 
 mod batch;
+mod batch_threads;
 mod blob_file;
 mod bucket;
 mod driver;

@@ -21,7 +21,6 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 use twinport_oci::Digest;
 use uuid::Uuid;
@@ -29,6 +28,7 @@ use uuid::Uuid;
 use self::file_system::Flushing;
 pub use self::file_system::Sharing;
 use self::journal::{Acknowledged, Journal};
+use crate::batch_threads::BatchThreads;
 use crate::layout::{BLOBS, BlobPath, SPOOL};
 use crate::{Error, Result, SpoolName, SyncPolicy};
 
@@ -54,8 +54,7 @@ pub struct LocalBlobs {
     /// The newest put of each digest that was not discarded yet: under way, or left by a commit that failed.
     puts: Mutex<HashMap<Digest, Put>>,
     appending: AtomicUsize,
-    /// Batches hashed and written at one time: as many as there are cores, so that requests get their share.
-    batches: Arc<Semaphore>,
+    batch_threads: BatchThreads,
 }
 
 /// A put that nobody has discarded.

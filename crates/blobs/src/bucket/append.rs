@@ -197,7 +197,7 @@ impl Appending {
     /// Stores a batch as a segment of its own.
     async fn short(&mut self, batch: Batch) -> Result<()> {
         let pieces = Arc::new(batch.into_pieces());
-        let hasher = self.hash(&pieces).await;
+        let hasher = self.hash(&pieces);
         let hasher = joined(APPENDING, hasher).await?;
         let reached = Progress { offset: self.progress.offset + pieces.len() as u64, hasher };
         let segment =
@@ -222,7 +222,7 @@ impl Appending {
             self.long = Some(LongSegment { start, name, in_flight: None, upload });
         }
         let pieces = Arc::new(batch.into_pieces());
-        let hash = self.hash(&pieces).await;
+        let hash = self.hash(&pieces);
         if let Some(long) = &mut self.long {
             let request = long.upload.part(long.upload.parts());
             let payload = PutPayload::from_iter(pieces.iter().cloned());
@@ -266,12 +266,10 @@ impl Appending {
         self.store().put(&key, Vec::new()).await
     }
 
-    /// Starts hashing a batch, once one of the process's turns is free.
-    async fn hash(&self, pieces: &Arc<Pieces>) -> JoinHandle<Result<Hasher>> {
-        let turn = self.store().hashing.clone().acquire_owned().await;
+    /// Has a batch hashed.
+    fn hash(&self, pieces: &Arc<Pieces>) -> JoinHandle<Result<Hasher>> {
         let (pieces, mut hasher) = (pieces.clone(), self.progress.hasher.clone());
-        tokio::task::spawn_blocking(move || {
-            let _held = turn;
+        self.store().batch_threads.run(move || {
             pieces.iter().for_each(|piece| hasher.update(piece));
             Ok(hasher)
         })

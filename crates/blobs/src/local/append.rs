@@ -192,7 +192,7 @@ impl LongAppend {
         loop {
             let target = batch::target(self.claim.store.appending.load(Ordering::Relaxed));
             let rest = self.cut(&mut batch, target);
-            let in_flight = self.send(batch).await?;
+            let in_flight = self.send(batch);
             batch = rest;
             let filled = fill(&mut body, &mut batch, target, &mut room, self.limit).await;
             self.land(in_flight).await?;
@@ -201,7 +201,7 @@ impl LongAppend {
                 continue;
             }
             if batch.len() > 0 {
-                let last = self.send(batch).await?;
+                let last = self.send(batch);
                 self.land(last).await?;
             }
             self.finish().await?;
@@ -219,22 +219,18 @@ impl LongAppend {
         }
     }
 
-    /// Starts hashing and writing a batch, once one of the process's turns is free.
-    async fn send(&mut self, batch: Batch) -> Result<InFlight> {
-        let turns = self.claim.store.batches.clone();
-        let turn = turns.acquire_owned().await.map_err(|_| Error::Stopped { doing: APPENDING })?;
+    /// Has a batch hashed and written.
+    fn send(&self, batch: Batch) -> InFlight {
         let pieces = batch.into_pieces();
         let len = pieces.len() as u64;
         let (claim, file) = (self.claim.clone(), self.file.clone());
         let Progress { offset, mut hasher } = self.progress.clone();
-        let job = spawn_blocking(move || {
-            // The job holds the turn, not this future: a client that stalls must not keep it.
-            let _held = turn;
+        let job = self.claim.store.batch_threads.run(move || {
             pieces.iter().for_each(|piece| hasher.update(piece));
             write_all_at(&file, &pieces, offset).map_err(|e| claim.error("writing", e))?;
             Ok(hasher)
         });
-        Ok(InFlight { len, job })
+        InFlight { len, job }
     }
 
     async fn land(&mut self, in_flight: InFlight) -> Result<()> {

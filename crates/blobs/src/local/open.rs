@@ -12,11 +12,11 @@ use std::sync::atomic::AtomicUsize;
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode, OFlags, linkat, openat, unlinkat};
 use rustix::io::Errno;
-use tokio::sync::Semaphore;
 
 use super::file_system::{Flushing, Sharing, is_local};
 use super::journal::Acknowledged;
 use super::{LocalBlobs, PLACING_LOCKS, blocking};
+use crate::batch_threads::BatchThreads;
 use crate::layout::{ALGORITHMS, BLOBS, SPOOL, prefixes};
 use crate::{Error, Result, SyncPolicy};
 
@@ -50,7 +50,6 @@ impl LocalBlobs {
             sync_directory(&directory, sync)?;
         }
         make_chain(&spool, sync)?;
-        let cores = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
         let directory = open_directory(&blobs)?;
         let is_local = is_local(&directory).map_err(|e| Error::io("looking at", &blobs, e))?;
         // What one node acknowledges has to be every node's, also when that one is gone and takes its journal's turn along.
@@ -69,7 +68,7 @@ impl LocalBlobs {
             placing: std::iter::repeat_with(|| Mutex::new(())).take(PLACING_LOCKS).collect(),
             puts: Mutex::new(HashMap::new()),
             appending: AtomicUsize::new(0),
-            batches: Arc::new(Semaphore::new(cores)),
+            batch_threads: BatchThreads::new()?,
         };
         store.drop_replacing()?;
         store.probe_links()?;
