@@ -17,6 +17,7 @@ use crate::{Error, Result};
 pub(crate) struct BatchThreads {
     /// Nothing runs on it but blocking jobs; none once it is being dropped.
     pool: Option<Runtime>,
+    most: usize,
 }
 
 impl BatchThreads {
@@ -28,7 +29,12 @@ impl BatchThreads {
         // One that waits for the disk leaves its core to another.
         let most = available_parallelism().map_or(2, NonZero::get).max(2);
         let pool = Builder::new_current_thread().thread_name("batches").max_blocking_threads(most).build();
-        Ok(Self { pool: Some(pool.map_err(Error::Threads)?) })
+        Ok(Self { pool: Some(pool.map_err(Error::Threads)?), most })
+    }
+
+    /// Whether so many uploads keep every thread busy with one batch each on their way.
+    pub(crate) fn are_busy_with(&self, uploads: usize) -> bool {
+        uploads > 2 * self.most
     }
 
     /// Queues a batch; those that came first run first. It runs to its end also when nobody waits for it any more.

@@ -120,7 +120,7 @@ impl Claim {
     }
 }
 
-/// An append of more than one batch: one batch is hashed and written while the next one gathers.
+/// An append of more than one batch: one batch is hashed and written while the next one gathers, unless there are many uploads.
 struct LongAppend {
     claim: Arc<Claim>,
     _counted: Counted,
@@ -190,13 +190,20 @@ impl LongAppend {
     {
         let mut batch = first;
         loop {
-            let target = batch::target(self.claim.store.appending.load(Ordering::Relaxed));
+            let uploads = self.claim.store.appending.load(Ordering::Relaxed);
+            let target = batch::target(uploads);
             let rest = self.cut(&mut batch, target);
             let in_flight = self.send(batch);
             batch = rest;
-            let filled = fill(&mut body, &mut batch, target, &mut room, self.limit).await;
-            self.land(in_flight).await?;
-            let filled = filled?;
+            let filled = if self.claim.store.batch_threads.are_busy_with(uploads) {
+                // What gathers meanwhile would only take memory: others keep the threads busy.
+                self.land(in_flight).await?;
+                fill(&mut body, &mut batch, target, &mut room, self.limit).await?
+            } else {
+                let filled = fill(&mut body, &mut batch, target, &mut room, self.limit).await;
+                self.land(in_flight).await?;
+                filled?
+            };
             if matches!(filled, Filled::Full) {
                 continue;
             }
