@@ -7,7 +7,7 @@
 use std::num::NonZero;
 use std::thread::available_parallelism;
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
 
 use crate::{Error, Result};
@@ -15,7 +15,8 @@ use crate::{Error, Result};
 /// A store's threads for batches.
 #[derive(Debug)]
 pub(crate) struct BatchThreads {
-    /// Nothing runs on it but blocking jobs; none once it is being dropped.
+    queue: Handle,
+    /// Nothing runs on it but blocking jobs. Taken when this is dropped, and only then.
     pool: Option<Runtime>,
     most: usize,
 }
@@ -29,7 +30,8 @@ impl BatchThreads {
         // One that waits for the disk leaves its core to another.
         let most = available_parallelism().map_or(2, NonZero::get).max(2);
         let pool = Builder::new_current_thread().thread_name("batches").max_blocking_threads(most).build();
-        Ok(Self { pool: Some(pool.map_err(Error::Threads)?), most })
+        let pool = pool.map_err(Error::Threads)?;
+        Ok(Self { queue: pool.handle().clone(), pool: Some(pool), most })
     }
 
     /// Whether so many uploads keep every thread busy with one batch each on their way.
@@ -39,10 +41,7 @@ impl BatchThreads {
 
     /// Queues a batch; those that came first run first. It runs to its end also when nobody waits for it any more.
     pub(crate) fn run<T: Send + 'static>(&self, batch: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-        match &self.pool {
-            Some(pool) => pool.spawn_blocking(batch),
-            None => tokio::task::spawn_blocking(batch),
-        }
+        self.queue.spawn_blocking(batch)
     }
 }
 
@@ -65,7 +64,7 @@ mod tests {
     #[tokio::test]
     async fn as_many_batches_run_at_one_time_as_there_are_cores_and_no_more() {
         let threads = BatchThreads::new().unwrap();
-        let cores = available_parallelism().map_or(2, NonZero::get).max(2);
+        let cores = threads.most;
         let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let all_run = Arc::new(Barrier::new(cores));
         let batches: Vec<_> = (0..8 * cores)
